@@ -1,0 +1,14 @@
+"""Adapters of the frameworks, and the tape: autodiff for array-API libraries that have none."""
+
+from ._base import Backend as Backend
+from ._errors import BackendMismatchError as BackendMismatchError
+from ._errors import BackendUnavailableError as BackendUnavailableError
+from ._errors import ConvergenceWarning as ConvergenceWarning
+from ._errors import DTypeError as DTypeError
+from ._errors import NoDerivativeError as NoDerivativeError
+from ._errors import NotOnManifoldError as NotOnManifoldError
+from ._errors import ShapeError as ShapeError
+from ._registry import available_backends as available_backends
+from ._registry import backend_of as backend_of
+from ._registry import get_backend as get_backend
+from ._registry import namespace as namespace

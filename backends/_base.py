@@ -1,0 +1,196 @@
+"""What the array API standard leaves out: differentiate, attach a rule, loop, compile, noise, devices.
+
+Everything here takes and gives *trees* of arrays unless it says otherwise. A cotangent pairs with a tangent by
+the real inner product Re⟨conj(a), b⟩, so that a gradient points along steepest ascent on every backend,
+complex arrays included.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from ._trees import tree_map
+
+Tree = Any
+Array = Any
+#: A linear operator with parameters: `make(parameters)` does everything nonlinear once and returns
+#: `apply, transpose`, two linear functions of one vector (a tree).
+MakeOperator = Callable[[Tree], tuple[Callable[[Tree], Tree], Callable[[Tree], Tree]]]
+
+
+class Backend(ABC):
+    """One framework. Stateless; there is one instance of each."""
+
+    #: "numpy", "torch", "jax", "cupy" or "array_api_strict"
+    name: str
+    #: the array namespace of plain (not traced) arrays
+    xp: Any
+
+    # -- arrays -------------------------------------------------------------------------------------
+    @abstractmethod
+    def owns(self, leaf: Any) -> bool:
+        """Whether `leaf` is an array of this framework."""
+
+    @abstractmethod
+    def is_eager(self, *trees: Tree) -> bool:
+        """Whether the values of these arrays can be looked at now (False under `jax.jit`)."""
+
+    @abstractmethod
+    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
+        """An array of this framework from numbers or a NumPy array, with the dtype and device of `like`."""
+
+    @abstractmethod
+    def to_numpy(self, array: Array) -> Any:
+        """A NumPy copy of `array`, whatever its device, cut off from any differentiation."""
+
+    @abstractmethod
+    def device(self, array: Array) -> Any:
+        """The device of `array`; None where it cannot be told (a traced array of JAX)."""
+
+    @abstractmethod
+    def to_device(self, array: Array, device: Any) -> Array:
+        """`array` on `device`."""
+
+    @abstractmethod
+    def synchronize(self, tree: Tree) -> Tree:
+        """Wait until `tree` has been computed, and return it. For timing."""
+
+    def noise(self, rng: Any, shape: tuple[int, ...], *, like: Array) -> Array:
+        """Standard normal numbers from a `numpy.random.Generator`, with the dtype and device of `like`.
+
+        Drawn in float64 by NumPy, so that one seed gives the same numbers on every backend. For a complex
+        `like`, real and imaginary parts are independent standard normals.
+        """
+        values = rng.standard_normal(shape)
+        if self.xp.isdtype(like.dtype, "complex floating"):
+            values = values + 1j * rng.standard_normal(shape)
+        return self.asarray(values, like=like)
+
+    # -- differentiation ----------------------------------------------------------------------------
+    @abstractmethod
+    def vjp(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]:
+        """`y, pull` with `pull(ȳ) = (x̄₁, …)`, one for each primal; `f` runs once, `pull` any number of times.
+
+        Differentiable itself, to any order. A primal that `f` does not use has the cotangent zero.
+        """
+
+    @abstractmethod
+    def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+        """`y, ẏ`: the value and the directional derivative."""
+
+    @abstractmethod
+    def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
+        """`y, push` at a fixed point: pay for `f` once, apply `ẏ = push(ẋ₁, …)` often."""
+
+    @abstractmethod
+    def stop_gradient(self, tree: Tree) -> Tree:
+        """`tree` as a constant of every derivative."""
+
+    @abstractmethod
+    def custom_derivative(
+        self,
+        function: Callable[..., Tree],
+        pushforward: Callable[[tuple[Tree, ...], Tree, tuple[Tree | None, ...]], Tree],
+        pullback: Callable[[tuple[Tree, ...], Tree, Tree, tuple[bool, ...]], tuple[Tree | None, ...]],
+    ) -> Callable[..., Tree]:
+        """`function(*trees)` with its derivative given by hand, both ways.
+
+        `pushforward(primals, out, tangents)`: the tangent of `out`; a tangent that is zero may be None.
+        `pullback(primals, out, cotangent, needs)`: the cotangent of each primal whose `needs` is true, None for
+        the others. Both are made of differentiable operations on their arguments and may call the returned
+        function itself: then derivatives of every order follow. `function` itself is never differentiated
+        and sees no traced arrays where the framework can avoid it. JAX uses only `pushforward`, which must
+        then be linear in the tangents; the others use whichever the mode asks for. `function` must not close
+        over arrays that are being differentiated: pass them as arguments (see `hoist`).
+        """
+
+    @abstractmethod
+    def hoist(self, f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
+        """`g, captured` with `g(captured, *args) == f(*args)`, where `captured` are the arrays that `f`
+        closes over and that are being differentiated right now (often none: then `g` ignores its first
+        argument). `f` is called once, on `args`, to find them. Raises `NoDerivativeError`, naming what to do,
+        where such an array is found but cannot be made an argument: never a silent zero.
+        """
+
+    def linear_solve(
+        self,
+        make: MakeOperator,
+        parameters: Tree,
+        b: Tree,
+        solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
+        transpose_solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
+    ) -> Tree:
+        """The v with `make(parameters)[0](v) = b`, differentiable in `parameters` and `b` to any order.
+
+        `solve(apply, b)` and `transpose_solve(transpose, b)` are opaque: they are never differentiated. Derivative:
+        v̇ = A⁻¹(ḃ - Ȧ v);  b̄ = A⁻ᵀ v̄, parameters̄ = -∂⟨b̄, A(parameters) v⟩: each another such solve.
+        """
+
+        def forward(parameters: Tree, b: Tree) -> Tree:
+            return solve(make(parameters)[0], b)
+
+        def swapped(parameters: Tree) -> Any:
+            apply, transpose = make(parameters)
+            return transpose, apply
+
+        def pushforward(primals: tuple, v: Tree, tangents: tuple) -> Tree:
+            (parameters, _), (d_parameters, d_b) = primals, tangents
+            right = d_b
+            if d_parameters is not None:
+                _, moved = self.jvp(lambda p: make(p)[0](v), (parameters,), (d_parameters,))
+                right = tree_map(negative, moved) if d_b is None else tree_map(subtract, d_b, moved)
+            return self.linear_solve(make, parameters, right, solve, transpose_solve)
+
+        def pullback(primals: tuple, v: Tree, cotangent: Tree, needs: tuple[bool, ...]) -> tuple:
+            parameters, _ = primals
+            b_bar = self.linear_solve(swapped, parameters, cotangent, transpose_solve, solve)
+            if not needs[0]:
+                return None, b_bar
+            _, pull = self.vjp(lambda p: make(p)[0](v), parameters)
+            return tree_map(negative, pull(b_bar)[0]), b_bar
+
+        return self.custom_derivative(forward, pushforward, pullback)(parameters, b)
+
+    def matrix(self, apply: Callable[[Array], Array], like: Array) -> Array:
+        """The matrix (columns `apply(eᵢ)`) of a linear function of one vector of shape `(..., n)`: `(..., n, n)`.
+
+        Each basis vector is broadcast over the leading axes of `like`, so that a batch of independent
+        operators gives a batch of matrices.
+        """
+        xp, n = self.xp, like.shape[-1]
+        eye = xp.eye(n, dtype=like.dtype, device=self.device(like))
+        columns = [apply(xp.broadcast_to(eye[i, ...], like.shape)) for i in range(n)]
+        return xp.stack(columns, axis=-1)
+
+    # -- control ------------------------------------------------------------------------------------
+    @abstractmethod
+    def while_loop(
+        self, cond: Callable[[Tree], Array], body: Callable[[Tree], Tree], state: Tree, *, max_steps: int
+    ) -> Tree:
+        """Apply `body` to `state` while `cond(state)` (a boolean array of no axes), at most `max_steps` times.
+
+        Not differentiable in reverse; see `repeat`.
+        """
+
+    @abstractmethod
+    def repeat(self, body: Callable[[Tree], Tree], state: Tree, *, steps: int) -> Tree:
+        """Apply `body` to `state` exactly `steps` times; differentiable both ways."""
+
+    def jit(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
+        """`f`, compiled where the framework compiles."""
+        return f
+
+    def __repr__(self) -> str:
+        return f"<nestfold backend {self.name}>"
+
+
+def negative(a: Array) -> Array:
+    """-a."""
+    return -a
+
+
+def subtract(a: Array, b: Array) -> Array:
+    """a - b."""
+    return a - b

@@ -1,0 +1,29 @@
+"""The named errors and warnings of nestfold: each message says what was wrong and what to do."""
+
+
+class BackendMismatchError(TypeError):
+    """Arrays of two frameworks, or of two devices, met in one call."""
+
+
+class BackendUnavailableError(ImportError):
+    """A framework was asked for by name and is not installed, or cannot compute here."""
+
+
+class DTypeError(TypeError):
+    """An array has a dtype in which nothing can be differentiated (integers, booleans)."""
+
+
+class ShapeError(ValueError):
+    """An array's shape does not fit the manifold, the cost or its partner."""
+
+
+class NotOnManifoldError(ValueError):
+    """A point is not on its manifold, or not finite."""
+
+
+class NoDerivativeError(TypeError):
+    """A derivative would flow through a function that has no derivative rule."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A solver stopped before its tolerance; `Solution.converged` tells the same as data."""

@@ -1,0 +1,290 @@
+"""JAX: its own transformations, with the complex conjugate, float0 and integers ironed out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import array_api_compat
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._base import Array, Backend, MakeOperator, Tree
+from ._errors import DTypeError
+
+_map = jax.tree_util.tree_map
+
+
+class JaxBackend(Backend):
+    """JAX. Trees are whatever is registered with JAX."""
+
+    name = "jax"
+    xp = jnp
+
+    # -- arrays -------------------------------------------------------------------------------------
+    def owns(self, leaf: Any) -> bool:
+        """Whether `leaf` is a `jax.Array`, traced ones included."""
+        return isinstance(leaf, jax.Array)
+
+    def is_eager(self, *trees: Tree) -> bool:
+        """Whether the values can be looked at: also inside an eager `jax.grad`, never under `jit` or `vmap`.
+
+        A tracer of `jax.grad` outside `jit` has a value, but is not that value: look at
+        `stop_gradient(x)` or `to_numpy(x)`.
+        """
+        return all(_concrete(leaf) for leaf in jax.tree_util.tree_leaves(trees))
+
+    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
+        """An array of JAX.
+
+        Raises `DTypeError` where a dtype of 64 bits is asked for and JAX was not told to keep 64 bits.
+        """
+        if dtype is None:
+            dtype = like.dtype if like is not None else _inexact_dtype(value)
+        if dtype is not None and _narrowed(dtype) != np.dtype(dtype):
+            raise DTypeError(
+                f"JAX would make {np.dtype(dtype)} silently {_narrowed(dtype)}: switch 64 bits on with "
+                "jax.config.update('jax_enable_x64', True) or `with jax.enable_x64(True)`, or give dtype="
+            )
+        if device is None and like is not None:
+            device = self.device(like)
+        return jnp.asarray(value, dtype=dtype, device=device)
+
+    def to_numpy(self, array: Array) -> Any:
+        """A NumPy copy; works inside an eager `jax.grad` too, not under `jit` (see `call_external`)."""
+        return np.array(jax.lax.stop_gradient(array))
+
+    def device(self, array: Array) -> Any:
+        """The device (or sharding) of `array`; None for a tracer."""
+        return array_api_compat.device(array)
+
+    def to_device(self, array: Array, device: Any) -> Array:
+        """`array` on `device`; None leaves it where it is."""
+        return array if device is None else jax.device_put(array, device)
+
+    def synchronize(self, tree: Tree) -> Tree:
+        """`jax.block_until_ready`."""
+        return jax.block_until_ready(tree)
+
+    # -- differentiation ----------------------------------------------------------------------------
+    def vjp(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]:
+        """`jax.vjp`, its cotangents conjugated into those of Re⟨conj(a), b⟩."""
+        y, jax_pull = jax.vjp(f, *primals)
+
+        def pull(cotangent: Tree) -> tuple[Tree, ...]:
+            return _map(_covector, primals, jax_pull(_map(_conjugate_like, y, cotangent)))
+
+        return y, pull
+
+    def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+        """`jax.jvp`."""
+        y, moved = jax.jvp(f, tuple(primals), _map(_tangent, tuple(primals), tuple(tangents)))
+        return y, _map(_vector, y, moved)
+
+    def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
+        """`jax.linearize`."""
+        y, jax_push = jax.linearize(f, *primals)
+
+        def push(*tangents: Tree) -> Tree:
+            return _map(_vector, y, jax_push(*_map(_tangent, primals, tangents)))
+
+        return y, push
+
+    def stop_gradient(self, tree: Tree) -> Tree:
+        """`jax.lax.stop_gradient`."""
+        return jax.lax.stop_gradient(tree)
+
+    def custom_derivative(
+        self,
+        function: Callable[..., Tree],
+        pushforward: Callable[[tuple[Tree, ...], Tree, tuple[Tree | None, ...]], Tree],
+        pullback: Callable[[tuple[Tree, ...], Tree, Tree, tuple[bool, ...]], tuple[Tree | None, ...]],
+    ) -> Callable[..., Tree]:
+        """`jax.custom_jvp` (a `custom_vjp` cannot be differentiated forward): `pullback` is not used.
+
+        The rule takes the value from the wrapped function, not from `function`, or the derivatives from
+        the third on would go through `function`.
+        """
+        wrapped = jax.custom_jvp(function)
+
+        def rule(primals: tuple, tangents: tuple) -> tuple:
+            out = wrapped(*primals)
+            moved = pushforward(primals, out, tuple(map(_given_tangent, primals, tangents)))
+            return out, _map(_tangent, out, moved)
+
+        wrapped.defjvp(rule, symbolic_zeros=True)
+        return wrapped
+
+    def hoist(self, f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
+        """`jax.closure_convert`, where any transformation is under way; otherwise nothing can be captured.
+
+        `g` takes arguments of the shapes of `args`.
+        """
+        if _no_transformation():
+            return (lambda captured, *arguments: f(*arguments)), ()
+        # A new function object each time: closure_convert keeps what it found by function, stale tracers too.
+        converted, captured = jax.closure_convert(lambda *arguments: f(*arguments), *args)
+        if not captured:
+            return (lambda captured, *arguments: f(*arguments)), ()
+        return (lambda captured, *arguments: converted(*arguments, *captured)), tuple(captured)
+
+    def linear_solve(
+        self,
+        make: MakeOperator,
+        parameters: Tree,
+        b: Tree,
+        solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
+        transpose_solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
+    ) -> Tree:
+        """`jax.lax.custom_linear_solve`: differentiable any number of times, both ways, under `jit` and `vmap`.
+
+        JAX transposes without the conjugate; `transpose_solve` is given the adjoint, as on the other backends.
+        """
+
+        def transposed(apply: Callable[[Tree], Tree], right: Tree) -> Tree:
+            adjoint = lambda v: _conjugate(apply(_conjugate(v)))  # noqa: E731
+            return _conjugate(transpose_solve(adjoint, _conjugate(right)))
+
+        return jax.lax.custom_linear_solve(make(parameters)[0], b, solve, transposed)
+
+    def matrix(self, apply: Callable[[Array], Array], like: Array) -> Array:
+        """All columns at once, by `jax.vmap`."""
+        n = like.shape[-1]
+        eye = jnp.eye(n, dtype=like.dtype).reshape((n,) + (1,) * (like.ndim - 1) + (n,))
+        return jax.vmap(apply, out_axes=-1)(jnp.broadcast_to(eye, (n, *like.shape)))
+
+    # -- control ------------------------------------------------------------------------------------
+    def while_loop(
+        self, cond: Callable[[Tree], Array], body: Callable[[Tree], Tree], state: Tree, *, max_steps: int
+    ) -> Tree:
+        """`jax.lax.while_loop`. `body` must keep shapes and dtypes."""
+
+        def keep_on(carry: tuple) -> Array:
+            step, inner = carry
+            return (step < max_steps) & cond(inner)
+
+        def advance(carry: tuple) -> tuple:
+            step, inner = carry
+            return step + 1, _map(_strong, body(inner))
+
+        start = (jnp.zeros((), dtype=np.int32), _map(_strong, state))
+        return jax.lax.while_loop(keep_on, advance, start)[1]
+
+    def repeat(self, body: Callable[[Tree], Tree], state: Tree, *, steps: int) -> Tree:
+        """`jax.lax.scan`. `body` must keep shapes and dtypes."""
+
+        def advance(inner: Tree, _: None) -> tuple[Tree, None]:
+            return _map(_strong, body(inner)), None
+
+        return jax.lax.scan(advance, _map(_strong, state), None, length=steps)[0]
+
+    def jit(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
+        """`jax.jit`, which compiles one function object once however often it is wrapped."""
+        return jax.jit(f)
+
+    def call_external(self, function: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
+        """`function(*args)`, a black box, as arrays like `like`; its derivative is zero.
+
+        Eager (also inside an eager `jax.grad`): `function` is called at once with concrete arrays of JAX.
+        Under `jit` or `vmap`: by `jax.pure_callback`, with NumPy arrays, one call for each entry of a batch.
+        """
+        args, like = jax.lax.stop_gradient((args, like))
+
+        def convert(values: Tree) -> Tree:
+            return _map(lambda leaf, value: np.asarray(value, dtype=leaf.dtype).reshape(leaf.shape), like, values)
+
+        if self.is_eager(args):
+            return _map(lambda leaf, value: self.asarray(value, like=leaf), like, function(*args))
+        shapes = _map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
+        on_host = lambda *values: convert(function(*_map(np.asarray, values)))  # noqa: E731
+        return jax.pure_callback(on_host, shapes, *args, vmap_method="sequential")
+
+
+def make() -> Backend:
+    """The one instance."""
+    return JaxBackend()
+
+
+def _concrete(leaf: Any) -> bool:
+    if not isinstance(leaf, jax.core.Tracer):
+        return True
+    return not isinstance(jax.lax.stop_gradient(leaf), jax.core.Tracer)
+
+
+def _narrowed(dtype: Any) -> Any:
+    """The dtype that JAX makes of `dtype`."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+
+
+def _inexact_dtype(value: Any) -> Any:
+    """The dtype of a NumPy array of floats, which is worth an error when it is lost; None for the rest."""
+    if isinstance(value, (np.ndarray, np.inexact)) and np.issubdtype(value.dtype, np.inexact):
+        return value.dtype
+    return None
+
+
+def _differentiable(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def _float0(leaf: Any) -> Any:
+    return np.zeros(jnp.shape(leaf), dtype=jax.dtypes.float0)
+
+
+def _conjugate_leaf(leaf: Any) -> Any:
+    return jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf
+
+
+_conjugate = partial(_map, _conjugate_leaf)
+
+
+def _cast(value: Any, leaf: Any) -> Any:
+    dtype = jnp.result_type(leaf)
+    return value if getattr(value, "dtype", None) == dtype else jnp.asarray(value, dtype=dtype)
+
+
+def _conjugate_like(leaf: Any, cotangent: Any) -> Any:
+    return _conjugate_leaf(_cast(cotangent, leaf)) if _differentiable(leaf) else _float0(leaf)
+
+
+def _covector(leaf: Any, cotangent: Any) -> Any:
+    return _conjugate_leaf(cotangent) if _differentiable(leaf) else jnp.zeros_like(leaf)
+
+
+def _tangent(leaf: Any, tangent: Any) -> Any:
+    """The tangent as JAX wants it: of the dtype of the primal, float0 for integers."""
+    return _cast(tangent, leaf) if _differentiable(leaf) else _float0(leaf)
+
+
+def _vector(leaf: Any, tangent: Any) -> Any:
+    """The tangent as we give it: zeros instead of float0."""
+    return tangent if _differentiable(leaf) else jnp.zeros_like(leaf)
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+def _given_tangent(primal: Tree, tangent: Tree) -> Tree | None:
+    """None where the whole tree does not move; zeros where only some of its leaves do not."""
+    if all(map(_is_zero, jax.tree_util.tree_leaves(tangent, is_leaf=_is_zero))):
+        return None
+    return _map(lambda p, t: jnp.zeros_like(p) if _is_zero(t) else t, primal, tangent)
+
+
+def _strong(leaf: Any) -> Array:
+    """`leaf` with a dtype of its own, so that a loop's state keeps its type."""
+    leaf = jnp.asarray(leaf)
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _no_transformation() -> bool:
+    """Whether no transformation is under way, so that nothing can be traced. False where JAX does not say."""
+    clean = getattr(getattr(jax, "_src", None) and jax._src.core, "trace_state_clean", None)
+    return clean is not None and clean()
+
+
+_ = itertools

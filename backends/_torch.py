@@ -1,0 +1,135 @@
+"""PyTorch: retained graphs of `torch.autograd.grad`; `torch.func` only inside its own transformations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat.torch as torch_namespace
+import numpy as np
+import torch
+
+from . import _torch_graph, _torch_hoist, _torch_rule
+from ._base import Array, Backend, Tree
+from ._trees import leaves, tree_map
+
+
+class TorchBackend(Backend):
+    """PyTorch."""
+
+    name = "torch"
+    xp = torch_namespace
+
+    # -- arrays -------------------------------------------------------------------------------------
+    def owns(self, leaf: Any) -> bool:
+        """Whether `leaf` is a `torch.Tensor`."""
+        return isinstance(leaf, torch.Tensor)
+
+    def is_eager(self, *trees: Tree) -> bool:
+        """False under `torch.compile` and `torch.vmap`, and for tensors on the device "meta"."""
+        if torch.compiler.is_compiling():
+            return False
+        return all(_has_values(x) for tree in trees for x in leaves(tree) if isinstance(x, torch.Tensor))
+
+    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
+        """A tensor. A tensor given keeps its graph; anything else is copied."""
+        if like is not None:
+            dtype = like.dtype if dtype is None else dtype
+            device = like.device if device is None else device
+        if isinstance(value, torch.Tensor):
+            return value.to(device=device, dtype=dtype)
+        if hasattr(value, "__array__") and not isinstance(value, np.generic):
+            value = np.array(value)
+        return torch.tensor(value, dtype=dtype, device=device)
+
+    def to_numpy(self, array: Array) -> Any:
+        """A NumPy copy; works inside `torch.func.grad` too, not under `torch.vmap`."""
+        array = array.detach()
+        while torch._C._functorch.is_gradtrackingtensor(array):
+            array = torch._C._functorch.get_unwrapped(array)
+        return np.array(array.detach().resolve_conj().resolve_neg().cpu().numpy())
+
+    def device(self, array: Array) -> Any:
+        """`array.device`."""
+        return array.device
+
+    def to_device(self, array: Array, device: Any) -> Array:
+        """`array` on `device`; None leaves it where it is."""
+        return array if device is None else array.to(device)
+
+    def synchronize(self, tree: Tree) -> Tree:
+        """Wait for the CUDA devices that hold `tree`."""
+        for device in {x.device for x in leaves(tree) if isinstance(x, torch.Tensor) and x.is_cuda}:
+            torch.cuda.synchronize(device)
+        return tree
+
+    # -- differentiation ----------------------------------------------------------------------------
+    def vjp(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]:
+        """A retained graph. Under `torch.no_grad` too: then value and cotangents are cut off."""
+        return _torch_graph.vjp(f, *primals)
+
+    def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+        """The transpose of the transpose: nests freely, which PyTorch's forward mode does not."""
+        y, push = _torch_graph.linearize(f, *primals)
+        return y, push(*tangents)
+
+    def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
+        """The transpose of the transpose, on a retained graph."""
+        return _torch_graph.linearize(f, *primals)
+
+    def stop_gradient(self, tree: Tree) -> Tree:
+        """`detach` on every tensor."""
+        return tree_map(_detach, tree)
+
+    def custom_derivative(
+        self,
+        function: Callable[..., Tree],
+        pushforward: Callable[[tuple[Tree, ...], Tree, tuple[Tree | None, ...]], Tree],
+        pullback: Callable[[tuple[Tree, ...], Tree, Tree, tuple[bool, ...]], tuple[Tree | None, ...]],
+    ) -> Callable[..., Tree]:
+        """A `torch.autograd.Function` that saves its inputs and outputs."""
+        return _torch_rule.custom_derivative(function, pushforward, pullback)
+
+    def hoist(self, f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
+        """Tensors that require a gradient and appear in a call of torch while `f` runs."""
+        return _torch_hoist.hoist(f, *args)
+
+    # -- control ------------------------------------------------------------------------------------
+    def while_loop(
+        self, cond: Callable[[Tree], Array], body: Callable[[Tree], Tree], state: Tree, *, max_steps: int
+    ) -> Tree:
+        """A loop of Python."""
+        for _ in range(max_steps):
+            if not bool(cond(state)):
+                break
+            state = body(state)
+        return state
+
+    def repeat(self, body: Callable[[Tree], Tree], state: Tree, *, steps: int) -> Tree:
+        """A loop of Python."""
+        for _ in range(steps):
+            state = body(state)
+        return state
+
+    def call_external(self, function: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
+        """`function(*args)`, a black box on detached tensors, as tensors like `like`; its derivative is zero."""
+        with torch.no_grad():
+            values = function(*self.stop_gradient(args))
+            return tree_map(lambda leaf, value: self.asarray(value, like=leaf).detach(), like, values)
+
+
+def make() -> Backend:
+    """The one instance."""
+    return TorchBackend()
+
+
+def _detach(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _has_values(tensor: torch.Tensor) -> bool:
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            return False
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return not tensor.is_meta

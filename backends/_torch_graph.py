@@ -1,0 +1,237 @@
+"""Reverse mode on a retained graph of PyTorch, and forward mode as its transpose.
+
+`torch.autograd.grad` on aliases nests to any order, inside `autograd.Function.backward` too, where
+`torch.func.vjp` fails at the third nesting. `torch.func.linearize` (2.13) is silently wrong (it drops in-place
+writes to constants, `eye` among them): a linear map is the transpose of a transpose here. Only inside
+transformations of `torch.func` the tools of `torch.func` are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+from ._trees import flatten, leaves
+
+Tree = Any
+Vjp = tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]
+functorch_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+
+def differentiable(leaf: Any) -> bool:
+    """Whether `leaf` is a tensor of floating or complex numbers."""
+    return isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+def cut(leaf: Any) -> Any:
+    """`leaf` without its reverse-mode history. A tangent of `torch.autograd.forward_ad` stays."""
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    if forward_ad._current_level < 0:
+        return leaf.detach()
+    primal, tangent = forward_ad.unpack_dual(leaf)
+    if tangent is None:
+        return leaf.detach()
+    return forward_ad.make_dual(primal.detach(), tangent.detach())
+
+
+def leaf_variables(outputs: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
+    """The leaf tensors that the graphs of `outputs` end in."""
+    seen, stack = set(), []
+    for output in outputs:
+        if output.grad_fn is not None:
+            stack.append(output.grad_fn)
+        elif output.requires_grad:
+            yield output
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            yield variable
+        stack += [below for below, _ in node.next_functions if below is not None]
+
+
+class Recorded:
+    """One run of f at `primals` with its graph: what `vjp` and `linearize` share.
+
+    `attached` tells whether anything outside f is being differentiated through this run: a primal that
+    requires a gradient, or a tensor that f closes over. Where nothing is, results are cut off and no graph of
+    a derivative is made unless the vector it is applied to asks for it.
+    """
+
+    def __init__(self, f: Callable[..., Tree], primals: tuple[Tree, ...]) -> None:
+        wanted = torch.is_grad_enabled()
+        self.primals = [flatten(primal) for primal in primals]
+        self.inputs: list[torch.Tensor] = []
+        with torch.enable_grad():
+            y = f(*(rebuild([self._alias(x, wanted) for x in found]) for found, rebuild in self.primals))
+        self.y_leaves, self.rebuild = flatten(y)
+        self.moving = [i for i, v in enumerate(self.y_leaves) if isinstance(v, torch.Tensor) and v.requires_grad]
+        self.outputs = [self.y_leaves[i] for i in self.moving]
+        self.attached = wanted and self._seen_from_outside()
+        self.y = y if self.attached or not self.outputs else self.rebuild([cut(v) for v in self.y_leaves])
+
+    def _alias(self, leaf: Any, wanted: bool) -> Any:
+        """A new node of the graph for `leaf`, so that derivatives with respect to it mean this run only."""
+        if not differentiable(leaf):
+            return leaf
+        if wanted and leaf.requires_grad:
+            alias = leaf.view_as(leaf)
+        elif forward_ad._current_level < 0 or (dual := forward_ad.unpack_dual(leaf)).tangent is None:
+            alias = leaf.detach().requires_grad_()
+        else:
+            alias = forward_ad.make_dual(dual.primal.detach().requires_grad_(), dual.tangent)
+        self.inputs.append(alias)
+        return alias
+
+    def _seen_from_outside(self) -> bool:
+        if any(isinstance(x, torch.Tensor) and x.requires_grad for found, _ in self.primals for x in found):
+            return True
+        own = {id(x) for x in self.inputs}
+        return any(id(variable) not in own for variable in leaf_variables(self.outputs))
+
+    def transpose(self, cotangents: list[torch.Tensor], create_graph: bool) -> tuple[torch.Tensor | None, ...]:
+        """The cotangents of `inputs`; None for those that were not used."""
+        if not self.outputs or not self.inputs:
+            return (None,) * len(self.inputs)
+        return torch.autograd.grad(
+            self.outputs, self.inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
+        )
+
+    def create_graph(self, vectors: list[torch.Tensor]) -> bool:
+        """Whether the derivative applied to `vectors` has to be differentiable itself."""
+        return torch.is_grad_enabled() and (self.attached or any(v.requires_grad for v in vectors))
+
+    def pull(self, cotangent: Tree) -> tuple[Tree, ...]:
+        """The cotangents of all primals."""
+        given = _matching(leaves(cotangent), self.y_leaves, "cotangent")
+        chosen = [_like(given[i], self.y_leaves[i]) for i in self.moving]
+        found = iter(self.transpose(chosen, self.create_graph(chosen)))
+        return tuple(
+            rebuild([_or_zero(next(found) if differentiable(x) else None, x) for x in primal])
+            for primal, rebuild in self.primals
+        )
+
+
+def vjp(f: Callable[..., Tree], *primals: Tree) -> Vjp:
+    """`Backend.vjp` on a retained graph."""
+    if functorch_active():
+        return _functorch_vjp(f, primals)
+    recorded = Recorded(f, primals)
+    return recorded.y, recorded.pull
+
+
+def linearize(f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
+    """`Backend.linearize`: the transposed map is linear in its cotangent; its transpose is the derivative of f."""
+    if functorch_active():
+        return _functorch_linearize(f, primals)
+    recorded = Recorded(f, primals)
+    with torch.enable_grad():
+        probes = [torch.zeros_like(output, requires_grad=True) for output in recorded.outputs]
+        pulled = recorded.transpose(probes, create_graph=True)
+    live = [i for i, w in enumerate(pulled) if w is not None and w.requires_grad]
+
+    def push(*tangents: Tree) -> Tree:
+        pairs = zip(recorded.primals, tangents, strict=True)
+        given = [
+            _like(v, x)
+            for (found, _), tangent in pairs
+            for x, v in zip(found, _matching(leaves(tangent), found, "tangent"), strict=True)
+            if differentiable(x)
+        ]
+        moved: list[Any] = [None] * len(recorded.y_leaves)
+        if live:
+            chosen = [given[i] for i in live]
+            answers = torch.autograd.grad(
+                [pulled[i] for i in live],
+                probes,
+                chosen,
+                retain_graph=True,
+                create_graph=recorded.create_graph(chosen),
+                allow_unused=True,
+            )
+            for i, answer in zip(recorded.moving, answers, strict=True):
+                moved[i] = answer
+        return recorded.rebuild([_or_zero(v, y) for v, y in zip(moved, recorded.y_leaves, strict=True)])
+
+    return recorded.y, push
+
+
+def _functorch_vjp(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Vjp:
+    """`torch.func.vjp` on trees, integers left out."""
+    flat = [flatten(primal) for primal in primals]
+    found = [x for values, _ in flat for x in values]
+    moving = [i for i, x in enumerate(found) if differentiable(x)]
+    structure: dict[str, Any] = {}
+
+    def on_tensors(*values: torch.Tensor) -> tuple[tuple, tuple]:
+        filled = list(found)
+        for i, value in zip(moving, values, strict=True):
+            filled[i] = value
+        rest = iter(filled)
+        y_leaves, structure["rebuild"] = flatten(f(*(rebuild([next(rest) for _ in own]) for own, rebuild in flat)))
+        structure["constants"] = [None if isinstance(v, torch.Tensor) else v for v in y_leaves]
+        structure["kinds"] = [differentiable(v) for v in y_leaves]
+        moved = tuple(v for v in y_leaves if differentiable(v))
+        return moved, tuple(v for v in y_leaves if isinstance(v, torch.Tensor) and not differentiable(v))
+
+    if not moving:
+        on_tensors()
+        y = f(*primals)
+        return y, lambda cotangent: tuple(rebuild([_or_zero(None, x) for x in own]) for own, rebuild in flat)
+    outputs, pull_tensors, others = torch.func.vjp(on_tensors, *(found[i] for i in moving), has_aux=True)
+    first, second = iter(outputs), iter(others)
+    y_leaves = [
+        next(first) if kind else (next(second) if constant is None else constant)
+        for kind, constant in zip(structure["kinds"], structure["constants"], strict=True)
+    ]
+
+    def pull(cotangent: Tree) -> tuple[Tree, ...]:
+        given = _matching(leaves(cotangent), y_leaves, "cotangent")
+        chosen = tuple(_like(c, y) for c, y in zip(given, y_leaves, strict=True) if differentiable(y))
+        pulled = iter(pull_tensors(chosen) if chosen else (None,) * len(moving))
+        return tuple(
+            rebuild([_or_zero(next(pulled) if differentiable(x) else None, x) for x in own]) for own, rebuild in flat
+        )
+
+    return structure["rebuild"](y_leaves), pull
+
+
+def _functorch_linearize(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> tuple[Tree, Callable[..., Tree]]:
+    """The transpose of the transpose, made anew for each vector: a graph must not outlive its level."""
+    y = f(*primals)
+
+    def push(*tangents: Tree) -> Tree:
+        def transposed(cotangent: Tree) -> tuple[Tree, ...]:
+            return _functorch_vjp(f, primals)[1](cotangent)
+
+        y_leaves, rebuild = flatten(y)
+        probe = rebuild([_or_zero(None, leaf) for leaf in y_leaves])
+        return _functorch_vjp(transposed, (probe,))[1](tuple(tangents))[0]
+
+    return y, push
+
+
+def _or_zero(value: Any, leaf: Any) -> Any:
+    if value is not None:
+        return value
+    return torch.zeros_like(leaf) if isinstance(leaf, torch.Tensor) else 0
+
+
+def _like(vector: Any, leaf: torch.Tensor) -> torch.Tensor:
+    """`vector` as autograd wants it: a tensor of the dtype of `leaf`."""
+    if isinstance(vector, torch.Tensor):
+        return vector if vector.dtype == leaf.dtype else vector.to(leaf.dtype)
+    return torch.as_tensor(vector, dtype=leaf.dtype, device=leaf.device).expand(leaf.shape)
+
+
+def _matching(given: list[Any], expected: list[Any], what: str) -> list[Any]:
+    if len(given) != len(expected):
+        raise ValueError(f"the {what} has {len(given)} arrays where {len(expected)} are expected")
+    return given

@@ -1,0 +1,192 @@
+"""Linear maps: the edges of the tape. Each knows how to push a tangent and how to pull a cotangent.
+
+`pull` is the adjoint of `push` for the real inner product Re⟨conj(a), b⟩. The constants inside a map may be traced
+on older tapes; all arithmetic therefore goes through operators and the traced namespace `ns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Map(Protocol):
+    """A linear map between spaces of arrays, with its adjoint."""
+
+    def push(self, t: Any) -> Any:
+        """The image of a tangent."""
+
+    def pull(self, c: Any) -> Any:
+        """The image of a cotangent under the adjoint."""
+
+
+class Linear:
+    """A map given by two functions."""
+
+    __slots__ = ("pull", "push")
+
+    def __init__(self, push: Callable[[Any], Any], pull: Callable[[Any], Any]):
+        self.push, self.pull = push, pull
+
+
+class Identity:
+    """t ↦ t."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def push(t: Any) -> Any:
+        """T."""
+        return t
+
+    pull = push
+
+
+class Negate:
+    """t ↦ -t."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def push(t: Any) -> Any:
+        """-t."""
+        return -t
+
+    pull = push
+
+
+IDENTITY, NEGATE = Identity(), Negate()
+
+
+class Scale:
+    """t ↦ d t, entry by entry; d real, or a Python number."""
+
+    __slots__ = ("d",)
+
+    def __init__(self, d: Any):
+        self.d = d
+
+    def push(self, t: Any) -> Any:
+        """D t."""
+        return t * self.d
+
+    pull = push
+
+
+class ScaleComplex:
+    """t ↦ d t, entry by entry; d complex."""
+
+    __slots__ = ("conjugate", "d")
+
+    def __init__(self, d: Any, conjugate: Any):
+        self.d, self.conjugate = d, conjugate
+
+    def push(self, t: Any) -> Any:
+        """D t."""
+        return t * self.d
+
+    def pull(self, c: Any) -> Any:
+        """conj(d) c."""
+        return c * self.conjugate
+
+
+def scale(ns: Any, d: Any) -> Map:
+    """t ↦ d t, entry by entry."""
+    if ns.is_complex(d):
+        return ScaleComplex(d, d.conjugate() if isinstance(d, complex) else ns.conj(d))
+    return Scale(d)
+
+
+class Sandwich:
+    """t ↦ a t b, with the adjoint c ↦ aᴴ c bᴴ."""
+
+    __slots__ = ("a", "ah", "b", "bh")
+
+    def __init__(self, ns: Any, a: Any, b: Any):
+        self.a, self.b, self.ah, self.bh = a, b, ns.adjoint(a), ns.adjoint(b)
+
+    def push(self, t: Any) -> Any:
+        """A t b."""
+        return self.a @ t @ self.b
+
+    def pull(self, c: Any) -> Any:
+        """aᴴ c bᴴ."""
+        return self.ah @ c @ self.bh
+
+
+class Chain:
+    """t ↦ second(first(t))."""
+
+    __slots__ = ("first", "second")
+
+    def __init__(self, first: Map, second: Map):
+        self.first, self.second = first, second
+
+    def push(self, t: Any) -> Any:
+        """second(first(t))."""
+        return self.second.push(self.first.push(t))
+
+    def pull(self, c: Any) -> Any:
+        """first*(second*(c))."""
+        return self.first.pull(self.second.pull(c))
+
+
+class Fitted:
+    """A map of an argument that was broadcast or promoted: pushes to the result's shape and dtype, pulls back to
+    the argument's own (summing what was repeated, dropping the imaginary part of what was real)."""
+
+    __slots__ = ("inner", "ns", "of", "out")
+
+    def __init__(self, ns: Any, inner: Map, argument: Any, out: Any):
+        self.ns, self.inner = ns, inner
+        self.of, self.out = (argument.shape, argument.dtype), (out.shape, out.dtype)
+
+    def push(self, t: Any) -> Any:
+        """inner(t), broadcast and promoted."""
+        t = self.ns.fit_dtype(self.inner.push(t), self.out[1])
+        return t if t.shape == self.out[0] else self.ns.broadcast_to(t, self.out[0])
+
+    def pull(self, c: Any) -> Any:
+        """inner*(c), summed and demoted."""
+        return self.ns.fit_dtype(self.ns.unbroadcast(self.inner.pull(c), self.of[0]), self.of[1])
+
+
+class Packed:
+    """The tangents or cotangents of several arrays at once; None where zero."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[Any]):
+        self.items = items
+
+    def __add__(self, other: Packed) -> Packed:
+        pairs = zip(self.items, other.items, strict=True)
+        return Packed([b if a is None else a if b is None else a + b for a, b in pairs])
+
+
+class Select:
+    """Packed ↦ its k-th item."""
+
+    __slots__ = ("count", "k")
+
+    def __init__(self, k: int, count: int):
+        self.k, self.count = k, count
+
+    def push(self, t: Packed) -> Any:
+        """The k-th item."""
+        return t.items[self.k]
+
+    def pull(self, c: Any) -> Packed:
+        """A pack that holds c in place k alone."""
+        items = [None] * self.count
+        items[self.k] = c
+        return Packed(items)
+
+
+class Joint:
+    """A map from several tangents to a pack, both ways at once; it takes the place of a node's tuple of maps."""
+
+    __slots__ = ("pull", "push")
+
+    def __init__(self, push: Callable[[list[Any]], Packed], pull: Callable[[Packed], list[Any]]):
+        self.push, self.pull = push, pull

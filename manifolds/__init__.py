@@ -1,0 +1,12 @@
+"""Geometry: pure functions of arrays. One manifold per file."""
+
+from ._base import Geodesic as Geodesic
+from ._base import Manifold as Manifold
+from .euclidean import Euclidean as Euclidean
+from .product import Product as Product
+from .spd import SPD as SPD
+from .sphere import Sphere as Sphere
+from .stiefel import Stiefel as Stiefel
+from .stiefel import cayley as cayley
+from .stiefel import polar as polar
+from .stiefel import qr as qr

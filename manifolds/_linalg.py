@@ -1,0 +1,63 @@
+"""Small linear algebra that the array API standard leaves out; everything over leading (batch) axes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from ..backends import backend_of, namespace
+
+Array = Any
+
+
+def mT(a: Array) -> Array:
+    """The conjugate transpose of the last two axes: aᵀ for real, aᴴ for complex `a`."""
+    return namespace(a).conj(a.mT) if is_complex(a.dtype) else a.mT
+
+
+def sym(a: Array) -> Array:
+    """(a + aᵀ)/2, exactly symmetric (Hermitian for complex `a`); shape `(..., n, n)`."""
+    return 0.5 * (a + mT(a))
+
+
+def dot(a: Array, b: Array, ndim: int, *, keepdims: bool = False) -> Array:
+    """Re⟨conj(a), b⟩ over the last `ndim` axes: the real inner product of the ambient space."""
+    product = a * b
+    if is_complex(product.dtype):
+        xp = namespace(product)
+        product = xp.real(xp.conj(a) * b if is_complex(a.dtype) else product)
+    if ndim == 0:
+        return product
+    return namespace(product).sum(product, axis=trailing(ndim), keepdims=keepdims)
+
+
+@cache
+def trailing(ndim: int) -> tuple[int, ...]:
+    """(-ndim, …, -1)."""
+    return tuple(range(-ndim, 0))
+
+
+@cache
+def is_complex(dtype: Any) -> bool:
+    """Whether `dtype` is a complex one; cheap, for it is asked in every inner product."""
+    return "complex" in str(dtype)
+
+
+def eye_like(a: Array, n: int) -> Array:
+    """The n × n identity with the dtype and device of `a`."""
+    return namespace(a).eye(n, dtype=a.dtype, device=backend_of(a).device(a))
+
+
+def qr_unique(a: Array) -> Array:
+    """The Q of a = QR with R's diagonal positive: smooth, and the same on every backend.
+
+    a : (..., n, p) of full rank, n ≥ p.
+    """
+    xp = namespace(a)
+    q, r = xp.linalg.qr(a)
+    diagonal = xp.linalg.diagonal(r)
+    if is_complex(a.dtype):
+        size = xp.abs(diagonal)
+        return q * (diagonal / size)[..., None, :]
+    ones = xp.ones_like(diagonal)
+    return q * xp.where(diagonal < 0, -ones, ones)[..., None, :]

@@ -1,0 +1,118 @@
+"""Functions of symmetric and Hermitian matrices, f(A) = Q f(λ) Qᵀ, with derivatives of orders 1 to 3.
+
+The k-th derivative of f at A in the directions E₁ … Eₖ is, with Ê = QᵀEQ and divided differences f[…],
+
+    T_k(A; E₁ … Eₖ) = Q R Qᵀ,   R_ac = Σ over permutations of E and paths a, b, …, c of f[λ_a, λ_b, …, λ_c] Ê¹_ab ⋯ Êᵏ_·c
+
+(k = 1: Daleckii & Krein 1965, R = F ∘ Ê; in general: Higham 2008, §3.2, Noferini 2017). Each T_k is a function
+with a rule of its own: its derivative in A is T_{k+1} with one direction more, in Eᵢ itself, for it is linear
+there; and as ⟨C, T_k(A; E₁ … Eₖ)⟩ is symmetric in C, E₁ … Eₖ, the transposes are the same functions with C in place
+of what is asked for. Nothing is differentiated through `eigh`, so equal eigenvalues do no harm at any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from itertools import permutations
+from typing import Any
+
+from ..backends import NoDerivativeError, backend_of, namespace
+from ._divided import Exp as Exp
+from ._divided import InverseSqrt as InverseSqrt
+from ._divided import Log as Log
+from ._divided import Power as Power
+from ._divided import ScalarFunction
+from ._divided import Sqrt as Sqrt
+from ._linalg import mT, sym
+
+Array = Any
+
+#: The highest order of derivative.
+ORDERS = 3
+
+
+def spectral(f: ScalarFunction) -> Callable[[Array], Array]:
+    """The function A ↦ f(A) of symmetric (or Hermitian) matrices `(..., n, n)`; `A` is symmetrized first.
+
+    `spectral(Log())(a)`. Time O(n³) for value and first derivative; the second and third sum n³ and n⁴ terms.
+    Raises `NoDerivativeError` where a fourth derivative is asked for.
+    """
+    return lambda a: Decomposition(a)(f)
+
+
+class Decomposition:
+    """The eigenvalues and eigenvectors of `a`, found once, for several functions: d = Decomposition(a); d(Sqrt())."""
+
+    def __init__(self, a: Array):
+        self._backend = backend_of(a)
+        self._a = sym(a)
+        plain = self._backend.stop_gradient(self._a)
+        self._values, self._vectors = namespace(plain).linalg.eigh(plain)
+
+    def __call__(self, f: ScalarFunction) -> Array:
+        """f(a), exactly symmetric."""
+        return sym(_derivative(self._backend, f, 0)(self._a, self._values, self._vectors))
+
+
+@cache
+def _derivative(backend: Any, f: ScalarFunction, order: int) -> Callable[..., Array]:
+    """T_order, a function of `a, values, vectors, *directions`; the eigenvalues and -vectors are constants in it.
+
+    All directions are symmetric: they come and go through `sym` alone.
+    """
+
+    def function(a: Array, values: Array, vectors: Array, *directions: Array) -> Array:
+        return _evaluate(f, values, vectors, directions)
+
+    def higher() -> Callable[..., Array]:
+        if order == ORDERS:
+            raise NoDerivativeError(f"spectral({f}): derivatives of order above {ORDERS} are not available")
+        return _derivative(backend, f, order + 1)
+
+    def pushforward(primals: tuple, out: Array, tangents: tuple) -> Array:
+        a, values, vectors, *directions = primals
+        moved_a, _, _, *moved = tangents
+        result = None if moved_a is None else higher()(*primals, moved_a)
+        for i, tangent in enumerate(moved):
+            if tangent is not None:
+                changed = [*directions[:i], tangent, *directions[i + 1 :]]
+                part = _derivative(backend, f, order)(a, values, vectors, *changed)
+                result = part if result is None else result + part
+        return 0.0 * out if result is None else result
+
+    def pullback(primals: tuple, out: Array, cotangent: Array, needs: tuple[bool, ...]) -> tuple:
+        a, values, vectors, *directions = primals
+        pulled = [higher()(*primals, cotangent) if needs[0] else None, None, None]
+        for i, needed in enumerate(needs[3:]):
+            changed = [*directions[:i], cotangent, *directions[i + 1 :]]
+            pulled.append(_derivative(backend, f, order)(a, values, vectors, *changed) if needed else None)
+        return tuple(pulled)
+
+    return backend.custom_derivative(function, pushforward, pullback)
+
+
+def _evaluate(f: ScalarFunction, values: Array, vectors: Array, directions: tuple[Array, ...]) -> Array:
+    """T_k from the decomposition; linear in each direction through products alone."""
+    xp, adjoint = namespace(values), mT(vectors)
+    if not directions:
+        return (vectors * f.value(xp, values)[..., None, :]) @ adjoint
+    order = len(directions)
+    nodes = [values[(..., *(None,) * i, slice(None), *(None,) * (order - i))] for i in range(order + 1)]
+    differences = f.divided(xp, *nodes)
+    rotated = [adjoint @ e @ vectors for e in directions]
+    result = None
+    for path in permutations(rotated):
+        part = _paths(xp, differences, path)
+        result = part if result is None else result + part
+    return vectors @ result @ adjoint
+
+
+def _paths(xp: Any, differences: Array, path: tuple[Array, ...]) -> Array:
+    """Σ_{b…} f[λ_a, λ_b, …, λ_c] E¹_ab ⋯ Eᵏ_·c, one inner index summed after the other: `(..., n, n)`."""
+    order = len(path)
+    result = differences * path[0][(..., *(None,) * (order - 1))]
+    for m, e in enumerate(path[1:], start=2):
+        result = result * e[(..., None, slice(None), slice(None), *(None,) * (order - m))]
+        result = xp.sum(result, axis=m - order - 2)
+    return result
