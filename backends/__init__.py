@@ -12,3 +12,12 @@ from ._registry import available_backends as available_backends
 from ._registry import backend_of as backend_of
 from ._registry import get_backend as get_backend
 from ._registry import namespace as namespace
+from ._transforms import grad as grad
+from ._transforms import hessian as hessian
+from ._transforms import hvp as hvp
+from ._transforms import jacobian as jacobian
+from ._transforms import jvp as jvp
+from ._transforms import linearize as linearize
+from ._transforms import stop_gradient as stop_gradient
+from ._transforms import value_and_grad as value_and_grad
+from ._transforms import vjp as vjp

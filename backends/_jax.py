@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -37,7 +36,9 @@ class JaxBackend(Backend):
         """
         return all(_concrete(leaf) for leaf in jax.tree_util.tree_leaves(trees))
 
-    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
+    def asarray(
+        self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None
+    ) -> Array:
         """An array of JAX.
 
         Raises `DTypeError` where a dtype of 64 bits is asked for and JAX was not told to keep 64 bits.
@@ -79,7 +80,9 @@ class JaxBackend(Backend):
 
         return y, pull
 
-    def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+    def jvp(
+        self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]
+    ) -> tuple[Tree, Tree]:
         """`jax.jvp`."""
         y, moved = jax.jvp(f, tuple(primals), _map(_tangent, tuple(primals), tuple(tangents)))
         return y, _map(_vector, y, moved)
@@ -139,9 +142,9 @@ class JaxBackend(Backend):
         solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
         transpose_solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
     ) -> Tree:
-        """`jax.lax.custom_linear_solve`: differentiable any number of times, both ways, under `jit` and `vmap`.
+        """`jax.lax.custom_linear_solve`: differentiable any number of times, also under `jit` and `vmap`.
 
-        JAX transposes without the conjugate; `transpose_solve` is given the adjoint, as on the other backends.
+        JAX transposes without the conjugate; `transpose_solve` gets the adjoint, as on the other backends.
         """
 
         def transposed(apply: Callable[[Tree], Tree], right: Tree) -> Tree:
@@ -194,7 +197,9 @@ class JaxBackend(Backend):
         args, like = jax.lax.stop_gradient((args, like))
 
         def convert(values: Tree) -> Tree:
-            return _map(lambda leaf, value: np.asarray(value, dtype=leaf.dtype).reshape(leaf.shape), like, values)
+            return _map(
+                lambda leaf, value: np.asarray(value, dtype=leaf.dtype).reshape(leaf.shape), like, values
+            )
 
         if self.is_eager(args):
             return _map(lambda leaf, value: self.asarray(value, like=leaf), like, function(*args))
@@ -283,8 +288,5 @@ def _strong(leaf: Any) -> Array:
 
 def _no_transformation() -> bool:
     """Whether no transformation is under way, so that nothing can be traced. False where JAX does not say."""
-    clean = getattr(getattr(jax, "_src", None) and jax._src.core, "trace_state_clean", None)
+    clean = getattr(jax._src.core, "trace_state_clean", None)
     return clean is not None and clean()
-
-
-_ = itertools

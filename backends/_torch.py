@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import array_api_compat.torch as torch_namespace
 import numpy as np
 import torch
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from . import _torch_graph, _torch_hoist, _torch_rule
 from ._base import Array, Backend, Tree
@@ -31,7 +33,9 @@ class TorchBackend(Backend):
             return False
         return all(_has_values(x) for tree in trees for x in leaves(tree) if isinstance(x, torch.Tensor))
 
-    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
+    def asarray(
+        self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None
+    ) -> Array:
         """A tensor. A tensor given keeps its graph; anything else is copied."""
         if like is not None:
             dtype = like.dtype if dtype is None else dtype
@@ -44,10 +48,9 @@ class TorchBackend(Backend):
 
     def to_numpy(self, array: Array) -> Any:
         """A NumPy copy; works inside `torch.func.grad` too, not under `torch.vmap`."""
-        array = array.detach()
-        while torch._C._functorch.is_gradtrackingtensor(array):
-            array = torch._C._functorch.get_unwrapped(array)
-        return np.array(array.detach().resolve_conj().resolve_neg().cpu().numpy())
+        array = _plain(array)
+        with _outside_transformations():
+            return np.array(array.resolve_conj().resolve_neg().cpu().numpy())
 
     def device(self, array: Array) -> Any:
         """`array.device`."""
@@ -68,7 +71,9 @@ class TorchBackend(Backend):
         """A retained graph. Under `torch.no_grad` too: then value and cotangents are cut off."""
         return _torch_graph.vjp(f, *primals)
 
-    def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+    def jvp(
+        self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]
+    ) -> tuple[Tree, Tree]:
         """The transpose of the transpose: nests freely, which PyTorch's forward mode does not."""
         y, push = _torch_graph.linearize(f, *primals)
         return y, push(*tangents)
@@ -112,9 +117,13 @@ class TorchBackend(Backend):
         return state
 
     def call_external(self, function: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
-        """`function(*args)`, a black box on detached tensors, as tensors like `like`; its derivative is zero."""
-        with torch.no_grad():
-            values = function(*self.stop_gradient(args))
+        """`function(*args)`, a black box on detached tensors, as tensors like `like`; its derivative is zero.
+
+        Not under `torch.vmap`, unless within the `function` of a `custom_derivative`.
+        """
+        args = tree_map(_plain, args)
+        with torch.no_grad(), _outside_transformations():
+            values = function(*args)
             return tree_map(lambda leaf, value: self.asarray(value, like=leaf).detach(), like, values)
 
 
@@ -125,6 +134,19 @@ def make() -> Backend:
 
 def _detach(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _outside_transformations() -> AbstractContextManager:
+    """Plain PyTorch, where inside `torch.func.grad` even `numpy()` of a plain tensor fails."""
+    return temporarily_clear_interpreter_stack() if _torch_graph.functorch_active() else nullcontext()
+
+
+def _plain(leaf: Any) -> Any:
+    """`leaf` detached, and out of the wrappers of `torch.func.grad` and `jvp`."""
+    leaf = _detach(leaf)
+    while isinstance(leaf, torch.Tensor) and torch._C._functorch.is_gradtrackingtensor(leaf):
+        leaf = torch._C._functorch.get_unwrapped(leaf)
+    return leaf
 
 
 def _has_values(tensor: torch.Tensor) -> bool:

@@ -1,14 +1,15 @@
 """Reverse mode on a retained graph of PyTorch, and forward mode as its transpose.
 
 `torch.autograd.grad` on aliases nests to any order, inside `autograd.Function.backward` too, where
-`torch.func.vjp` fails at the third nesting. `torch.func.linearize` (2.13) is silently wrong (it drops in-place
-writes to constants, `eye` among them): a linear map is the transpose of a transpose here. Only inside
-transformations of `torch.func` the tools of `torch.func` are used.
+`torch.func.vjp` fails at the third nesting. `torch.func.linearize` (2.13) is silently wrong (it drops
+in-place writes to constants, `eye` among them): a linear map is the transpose of a transpose here. Only
+inside transformations of `torch.func` the tools of `torch.func` are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -69,10 +70,12 @@ class Recorded:
         wanted = torch.is_grad_enabled()
         self.primals = [flatten(primal) for primal in primals]
         self.inputs: list[torch.Tensor] = []
-        with torch.enable_grad():
+        with _recording():
             y = f(*(rebuild([self._alias(x, wanted) for x in found]) for found, rebuild in self.primals))
         self.y_leaves, self.rebuild = flatten(y)
-        self.moving = [i for i, v in enumerate(self.y_leaves) if isinstance(v, torch.Tensor) and v.requires_grad]
+        self.moving = [
+            i for i, v in enumerate(self.y_leaves) if isinstance(v, torch.Tensor) and v.requires_grad
+        ]
         self.outputs = [self.y_leaves[i] for i in self.moving]
         self.attached = wanted and self._seen_from_outside()
         self.y = y if self.attached or not self.outputs else self.rebuild([cut(v) for v in self.y_leaves])
@@ -81,6 +84,8 @@ class Recorded:
         """A new node of the graph for `leaf`, so that derivatives with respect to it mean this run only."""
         if not differentiable(leaf):
             return leaf
+        if leaf.is_inference():
+            leaf = leaf.clone()
         if wanted and leaf.requires_grad:
             alias = leaf.view_as(leaf)
         elif forward_ad._current_level < 0 or (dual := forward_ad.unpack_dual(leaf)).tangent is None:
@@ -96,12 +101,19 @@ class Recorded:
         own = {id(x) for x in self.inputs}
         return any(id(variable) not in own for variable in leaf_variables(self.outputs))
 
-    def transpose(self, cotangents: list[torch.Tensor], create_graph: bool) -> tuple[torch.Tensor | None, ...]:
+    def transpose(
+        self, cotangents: list[torch.Tensor], create_graph: bool
+    ) -> tuple[torch.Tensor | None, ...]:
         """The cotangents of `inputs`; None for those that were not used."""
         if not self.outputs or not self.inputs:
             return (None,) * len(self.inputs)
         return torch.autograd.grad(
-            self.outputs, self.inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
+            self.outputs,
+            self.inputs,
+            cotangents,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
         )
 
     def create_graph(self, vectors: list[torch.Tensor]) -> bool:
@@ -128,11 +140,11 @@ def vjp(f: Callable[..., Tree], *primals: Tree) -> Vjp:
 
 
 def linearize(f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
-    """`Backend.linearize`: the transposed map is linear in its cotangent; its transpose is the derivative of f."""
+    """`Backend.linearize`: ẋ ↦ ẏ is the transpose of ȳ ↦ x̄, which is linear in ȳ."""
     if functorch_active():
         return _functorch_linearize(f, primals)
     recorded = Recorded(f, primals)
-    with torch.enable_grad():
+    with _recording():
         probes = [torch.zeros_like(output, requires_grad=True) for output in recorded.outputs]
         pulled = recorded.transpose(probes, create_graph=True)
     live = [i for i, w in enumerate(pulled) if w is not None and w.requires_grad]
@@ -175,7 +187,9 @@ def _functorch_vjp(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Vjp:
         for i, value in zip(moving, values, strict=True):
             filled[i] = value
         rest = iter(filled)
-        y_leaves, structure["rebuild"] = flatten(f(*(rebuild([next(rest) for _ in own]) for own, rebuild in flat)))
+        y_leaves, structure["rebuild"] = flatten(
+            f(*(rebuild([next(rest) for _ in own]) for own, rebuild in flat))
+        )
         structure["constants"] = [None if isinstance(v, torch.Tensor) else v for v in y_leaves]
         structure["kinds"] = [differentiable(v) for v in y_leaves]
         moved = tuple(v for v in y_leaves if differentiable(v))
@@ -197,13 +211,16 @@ def _functorch_vjp(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Vjp:
         chosen = tuple(_like(c, y) for c, y in zip(given, y_leaves, strict=True) if differentiable(y))
         pulled = iter(pull_tensors(chosen) if chosen else (None,) * len(moving))
         return tuple(
-            rebuild([_or_zero(next(pulled) if differentiable(x) else None, x) for x in own]) for own, rebuild in flat
+            rebuild([_or_zero(next(pulled) if differentiable(x) else None, x) for x in own])
+            for own, rebuild in flat
         )
 
     return structure["rebuild"](y_leaves), pull
 
 
-def _functorch_linearize(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> tuple[Tree, Callable[..., Tree]]:
+def _functorch_linearize(
+    f: Callable[..., Tree], primals: tuple[Tree, ...]
+) -> tuple[Tree, Callable[..., Tree]]:
     """The transpose of the transpose, made anew for each vector: a graph must not outlive its level."""
     y = f(*primals)
 
@@ -216,6 +233,14 @@ def _functorch_linearize(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> t
         return _functorch_vjp(transposed, (probe,))[1](tuple(tangents))[0]
 
     return y, push
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    """Grad mode, also within `torch.inference_mode`, where `torch.enable_grad` alone records nothing."""
+    leave = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with leave, torch.enable_grad():
+        yield
 
 
 def _or_zero(value: Any, leaf: Any) -> Any:

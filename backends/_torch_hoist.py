@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -13,53 +13,81 @@ from ._torch_graph import differentiable, functorch_active, leaf_variables
 from ._trees import leaves, tree_map
 
 Tree = Any
+_functorch = torch._C._functorch
+
+
+def hoist(f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[torch.Tensor, ...]]:
+    """`Backend.hoist`: one run of f under a mode of torch that sees the tensors of every call.
+
+    What the mode cannot see (the arguments of a foreign `autograd.Function`, of compiled or scripted
+    code) is found in the graph of the result and refused by `NoDerivativeError`; so is a tensor that turns
+    up in a later run only.
+    """
+    if not torch.is_grad_enabled():
+        return (lambda captured, *arguments: f(*arguments)), ()
+    cut_off = tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, args)
+    finder = _Find(_tensors(cut_off))
+    with finder:
+        y = f(*cut_off)
+    if not finder.functorch:
+        for variable in leaf_variables(v for v in _tensors(y) if v.requires_grad):
+            if id(variable) not in finder.inside:
+                _refuse(variable)
+    captured = tuple(finder.met)
+    if not captured:
+        return (lambda captured, *arguments: f(*arguments)), ()
+
+    def g(given: tuple[torch.Tensor, ...], *arguments: Tree) -> Tree:
+        replacement = {id(tensor): stand_in for tensor, stand_in in zip(captured, given, strict=True)}
+        with _Swap(replacement, [*given, *_tensors(arguments)]) as swap:
+            y = f(*arguments)
+        for tensor in swap.met:
+            _refuse(tensor)
+        return y
+
+    return g, captured
 
 
 class _Swap(TorchFunctionMode):
-    """Puts other tensors in the place of some, known by identity, in every call of torch."""
+    """Puts other tensors in the place of some, known by identity, in every call of torch.
 
-    def __init__(self, replacement: dict[int, torch.Tensor]) -> None:
-        super().__init__()
-        self.replacement = replacement
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*self.swap(args), **self.swap(kwargs or {}))
-
-    def swap(self, value: Any) -> Any:
-        """`value` with its tensors replaced, in tuples, lists and dicts."""
-        if isinstance(value, torch.Tensor):
-            return self.one(value)
-        if type(value) in (tuple, list):
-            return type(value)([self.swap(v) for v in value])
-        if type(value) is dict:
-            return {key: self.swap(v) for key, v in value.items()}
-        return value
-
-    def one(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What stands for one tensor."""
-        return self.replacement.get(id(tensor), tensor)
-
-
-class _Find(_Swap):
-    """Finds the tensors that come from outside and are being differentiated; puts stand-ins in their place.
-
-    From outside is what is no argument, was not made in here, and whose node in the graph is older than
-    the first one made in here.
+    `own` are the tensors that are expected: any other that comes from outside and is being differentiated
+    is an error. From outside is what was not made in here: no leaf that a call returned, and no node younger
+    than the first one made in here.
     """
 
-    def __init__(self, own: list[torch.Tensor]) -> None:
-        super().__init__({})
-        self.captured: list[torch.Tensor] = []
+    def __init__(self, replacement: dict[int, torch.Tensor], own: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.replacement = replacement
+        self.met: list[torch.Tensor] = []
         self.inside = {id(tensor): tensor for tensor in own}
         self.functorch = functorch_active()
-        self.level = torch._C._functorch.maybe_current_level() if self.functorch else None
-        if not self.functorch:
-            self.first = torch.zeros((), requires_grad=True).view(()).grad_fn._sequence_nr()
+        if self.functorch:
+            self.level = _functorch.maybe_current_level()
+        else:
+            with torch.enable_grad():
+                self.first = torch.zeros((), requires_grad=True).view(()).grad_fn._sequence_nr()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs)
+        # Outputs and inputs of a derivative must stay what its graph is made of: nothing new is met there.
+        fixed = 2 if func is torch.autograd.grad else 0
+        args = [self.swap(value, meet=i >= fixed) for i, value in enumerate(args)]
+        result = func(*args, **self.swap(kwargs or {}, meet=True))
         self.note(result)
         return result
+
+    def swap(self, value: Any, meet: bool) -> Any:
+        """`value` with its tensors replaced, in tuples, lists and dicts."""
+        if isinstance(value, torch.Tensor):
+            known = self.replacement.get(id(value))
+            if known is not None:
+                return known
+            return self.meet(value) if meet and self.from_outside(value) else value
+        if type(value) in (tuple, list):
+            return type(value)([self.swap(v, meet) for v in value])
+        if type(value) is dict:
+            return {key: self.swap(v, meet) for key, v in value.items()}
+        return value
 
     def note(self, result: Any) -> None:
         """Remember the tensors made in here, and keep them so that no other takes their identity."""
@@ -70,63 +98,50 @@ class _Find(_Swap):
             for part in result:
                 self.note(part)
 
-    def one(self, tensor: torch.Tensor) -> torch.Tensor:
-        known = self.replacement.get(id(tensor))
-        if known is not None:
-            return known
-        if not self.from_outside(tensor):
-            return tensor
-        self.captured.append(tensor)
-        stand_in = tensor if self.functorch else tensor.detach().requires_grad_()
-        self.inside[id(stand_in)] = stand_in
-        self.replacement[id(tensor)] = stand_in
-        return stand_in
-
     def from_outside(self, tensor: torch.Tensor) -> bool:
+        """Whether `tensor` was not made in here and may be being differentiated."""
         if id(tensor) in self.inside or not torch.is_grad_enabled() or not differentiable(tensor):
             return False
         if self.functorch:
-            wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-            if wrapped:
-                return torch._C._functorch.maybe_get_level(tensor) <= self.level
+            if _functorch.is_functorch_wrapped_tensor(tensor):
+                return _functorch.maybe_get_level(tensor) <= self.level
             return tensor.requires_grad
         if not tensor.requires_grad:
             return False
         return tensor.grad_fn is None or tensor.grad_fn._sequence_nr() < self.first
 
+    def meet(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What to use for a tensor from outside that nobody announced.
 
-def hoist(f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[torch.Tensor, ...]]:
-    """`Backend.hoist`: one run of f under a mode of torch that sees the tensors of every call.
-
-    What the mode cannot see (the arguments of a foreign `autograd.Function`, of compiled or scripted
-    code) is found in the graph of the result and refused by `NoDerivativeError`.
-    """
-    if not torch.is_grad_enabled():
-        return (lambda captured, *arguments: f(*arguments)), ()
-    cut_off = tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, args)
-    finder = _Find([x for x in leaves(cut_off) if isinstance(x, torch.Tensor)])
-    with finder:
-        y = f(*cut_off)
-    captured = tuple(finder.captured)
-    if not finder.functorch:
-        _check(finder, [v for v in leaves(y) if isinstance(v, torch.Tensor)])
-    if not captured:
-        return (lambda captured, *arguments: f(*arguments)), ()
-    keys = [id(tensor) for tensor in captured]
-
-    def g(given: tuple[torch.Tensor, ...], *arguments: Tree) -> Tree:
-        _ = captured  # kept alive: they are known by identity
-        with _Swap(dict(zip(keys, given, strict=True))):
-            return f(*arguments)
-
-    return g, captured
+        The error comes after the run: PyTorch takes a `TypeError` in here for an operator it does not know.
+        """
+        self.met.append(tensor)
+        return tensor
 
 
-def _check(finder: _Find, outputs: list[torch.Tensor]) -> None:
-    for variable in leaf_variables(outputs):
-        if id(variable) not in finder.inside:
-            raise NoDerivativeError(
-                f"a cost or field depends on a tensor of shape {tuple(variable.shape)} that requires a gradient and "
-                "that it does not take as an argument, in a way that cannot be followed (a custom autograd.Function, "
-                "compiled or scripted code): pass the tensor as an outer variable of the level, or detach it"
-            )
+class _Find(_Swap):
+    """Collects the tensors from outside; stand-ins in their place show what else the result depends on."""
+
+    def __init__(self, own: list[torch.Tensor]) -> None:
+        super().__init__({}, own)
+
+    def meet(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A stand-in of the same value; under `torch.func`, whose graphs cannot be walked, the tensor."""
+        self.met.append(tensor)
+        stand_in = tensor if self.functorch else tensor.detach().requires_grad_()
+        self.inside[id(stand_in)] = stand_in
+        self.replacement[id(tensor)] = stand_in
+        return stand_in
+
+
+def _tensors(tree: Tree) -> list[torch.Tensor]:
+    return [x for x in leaves(tree) if isinstance(x, torch.Tensor)]
+
+
+def _refuse(tensor: torch.Tensor) -> NoReturn:
+    raise NoDerivativeError(
+        f"a cost or field depends on a tensor of shape {tuple(tensor.shape)} that is being differentiated and "
+        "that it does not take as an argument, in a way that cannot be followed (a custom autograd.Function, "
+        "compiled or scripted code, a branch not taken before): pass the tensor as an outer variable of the "
+        "level, or detach it"
+    )

@@ -10,47 +10,66 @@ from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ._errors import NoDerivativeError
-from ._torch_graph import differentiable, functorch_active
-from ._trees import flatten, leaves
+from ._torch_graph import cut, differentiable, functorch_active
+from ._trees import flatten, leaves, tree_map
 
 Tree = Any
 
 
 class _Trees:
-    """The structure of a tuple of trees; the tensors in it come and go as one flat list."""
+    """The structure of a tuple of trees; the tensors in it come and go as one flat list.
 
-    def __init__(self, trees: tuple[Tree, ...]) -> None:
-        flat = [flatten(tree) for tree in trees]
-        self.rebuilds = [(rebuild, [None if isinstance(x, torch.Tensor) else x for x in own]) for own, rebuild in flat]
-        self.tensors = [x for own, _ in flat for x in own if isinstance(x, torch.Tensor)]
+    It keeps no tensor: an output that its own graph node keeps would never be freed.
+    """
+
+    def __init__(self, flat: list[tuple[list[Any], Callable[[Any], Tree]]]) -> None:
+        self.rebuilds = [rebuild for _, rebuild in flat]
+        self.constants = [[None if isinstance(x, torch.Tensor) else x for x in own] for own, _ in flat]
+        self.count = sum(c is None for own in self.constants for c in own)
 
     def fill(self, tensors: Any) -> tuple[Tree, ...]:
         """The trees with these tensors in them."""
         rest = iter(tensors)
-        return tuple(rebuild([next(rest) if c is None else c for c in own]) for rebuild, own in self.rebuilds)
+        return tuple(
+            rebuild([next(rest) if c is None else c for c in own])
+            for rebuild, own in zip(self.rebuilds, self.constants, strict=True)
+        )
 
     def split(self, values: Any) -> list[list[Any]]:
         """One list for each tree of what belongs to its tensors."""
         rest = iter(values)
-        return [[next(rest) for c in own if c is None] for _, own in self.rebuilds]
+        return [[next(rest) for c in own if c is None] for own in self.constants]
+
+    def pick(self, trees: tuple[Tree | None, ...]) -> list[Any]:
+        """What stands in `trees` where the tensors are; None for every tensor of a tree that is None."""
+        picked: list[Any] = []
+        for tree, own in zip(trees, self.constants, strict=True):
+            found = [None] * len(own) if tree is None else leaves(tree)
+            picked += [v for v, c in zip(found, own, strict=True) if c is None]
+        return picked
+
+
+def _tensors(flat: list[tuple[list[Any], Callable[[Any], Tree]]]) -> list[torch.Tensor]:
+    return [x for own, _ in flat for x in own if isinstance(x, torch.Tensor)]
 
 
 class Call:
     """One call of a rule: the functions and the structure of its arguments and its value."""
 
-    def __init__(self, function: Callable, pushforward: Callable, pullback: Callable, trees: tuple[Tree, ...]) -> None:
+    def __init__(self, function: Callable, pushforward: Callable, pullback: Callable, inputs: _Trees) -> None:
         self.function, self.pushforward, self.pullback = function, pushforward, pullback
-        self.inputs = _Trees(trees)
+        self.inputs = inputs
         self.outputs: _Trees
 
     def run(self, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """The tensors in `function(*trees)`."""
-        self.outputs = _Trees((self.function(*self.inputs.fill(tensors)),))
-        return tuple(self.outputs.tensors)
+        """The tensors in `function(*trees)`, which sees tensors that require no gradient."""
+        flat = [flatten(self.function(*self.inputs.fill(x.detach() for x in tensors)))]
+        self.outputs = _Trees(flat)
+        return tuple(_tensors(flat))
 
     def saved(self, tensors: tuple[torch.Tensor, ...]) -> tuple[tuple[Tree, ...], Tree]:
         """`primals, out` from what the context saved."""
-        n = len(self.inputs.tensors)
+        n = self.inputs.count
         return self.inputs.fill(tensors[:n]), self.outputs.fill(tensors[n:])[0]
 
 
@@ -65,26 +84,32 @@ class _Function(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple[torch.Tensor, ...]) -> None:
         ctx.call, *tensors = inputs
         ctx.save_for_backward(*tensors, *output)
-        ctx.save_for_forward(*tensors, *output)
+        if forward_ad._current_level >= 0:  # what is saved for forward mode is a cycle that is never freed
+            ctx.save_for_forward(*tensors, *output)
         ctx.mark_non_differentiable(*(v for v in output if not differentiable(v)))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[Any, ...]:
         call, saved = ctx.call, ctx.saved_tensors
         primals, out = call.saved(saved)
-        outputs = saved[len(call.inputs.tensors) :]
+        outputs = saved[call.inputs.count :]
         given = [torch.zeros_like(v) if c is None else c for c, v in zip(cotangents, outputs, strict=True)]
-        wanted = call.inputs.split(ctx.needs_input_grad[1:])
-        needs = tuple(any(own) for own in wanted)
+        needs = tuple(any(own) for own in call.inputs.split(ctx.needs_input_grad[1:]))
         pulled = call.pullback(primals, out, call.outputs.fill(given)[0], needs)
-        gradients: list[Any] = []
-        for tree, own, needed in zip(pulled, call.inputs.split(saved), needs, strict=False):
-            if tree is None or not needed:
-                gradients += [None] * len(own)
-            else:
-                values = [v for v in leaves(tree) if isinstance(v, torch.Tensor)]
-                gradients += [v if differentiable(x) else None for v, x in zip(values, own, strict=True)]
-        return (None, *gradients)
+        pulled = tuple(tree if needed else None for tree, needed in zip(pulled, needs, strict=True))
+        picked = zip(call.inputs.pick(pulled), saved, strict=False)
+        return (None, *(v if differentiable(x) else None for v, x in picked))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> tuple[Any, ...]:
+        call, saved = ctx.call, ctx.saved_tensors
+        primals, out = call.saved(saved)
+        moving = [any(t is not None for t in own) for own in call.inputs.split(tangents)]
+        filled = [torch.zeros_like(x) if t is None else t for x, t in zip(saved, tangents, strict=False)]
+        trees = zip(call.inputs.fill(filled), moving, strict=True)
+        moved = call.pushforward(primals, out, tuple(tree if moves else None for tree, moves in trees))
+        picked = zip(call.outputs.pick((moved,)), saved[call.inputs.count :], strict=True)
+        return tuple(v if differentiable(y) else None for v, y in picked)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, call: Call, *tensors: torch.Tensor) -> tuple[tuple, tuple]:
@@ -92,24 +117,11 @@ class _Function(torch.autograd.Function):
         entries = []
         for i in range(info.batch_size):
             chosen = [x if d is None else x.select(d, i) for x, d in zip(tensors, in_dims[1:], strict=True)]
-            entry = Call(call.function, call.pushforward, call.pullback, call.inputs.fill(chosen))
+            entry = Call(call.function, call.pushforward, call.pullback, call.inputs)
             entries.append(apply(entry, *chosen))
-        call.outputs = entry.outputs
+            call.outputs = entry.outputs
         stacked = tuple(torch.stack(column) for column in zip(*entries, strict=True))
         return stacked, (0,) * len(stacked)
-
-    @staticmethod
-    def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> tuple[Any, ...]:
-        call, saved = ctx.call, ctx.saved_tensors
-        primals, out = call.saved(saved)
-        moved = []
-        for own, given in zip(call.inputs.split(saved), call.inputs.split(tangents), strict=True):
-            moved += [None] if all(t is None for t in given) else [(own, given)]
-        filled = [torch.zeros_like(x) if t is None else t for x, t in zip(saved, tangents, strict=False)]
-        trees = [None if m is None else tree for m, tree in zip(moved, call.inputs.fill(filled), strict=True)]
-        answer = [v for v in leaves(call.pushforward(primals, out, tuple(trees))) if isinstance(v, torch.Tensor)]
-        outputs = saved[len(call.inputs.tensors) :]
-        return tuple(v if differentiable(y) else None for v, y in zip(answer, outputs, strict=True))
 
 
 def apply(call: Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -118,8 +130,8 @@ def apply(call: Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return handle_torch_function(apply, tensors, call, *tensors)
     if functorch_active() and _forward_levels() > 1:
         raise NoDerivativeError(
-            "torch.func.jvp (or jacfwd) inside torch.func.jvp through a nestfold solve: PyTorch loses the outer "
-            "tangent of a custom function without a word; use nestfold.jvp, or reverse mode for one of the two"
+            "torch.func.jvp (or jacfwd) inside torch.func.jvp through a nestfold solve: PyTorch loses the "
+            "outer tangent of a custom function without a word; use nestfold.jvp, or reverse mode for one"
         )
     return _Function.apply(call, *tensors)
 
@@ -129,9 +141,10 @@ def custom_derivative(function: Callable, pushforward: Callable, pullback: Calla
 
     def wrapped(*trees: Tree) -> Tree:
         if not (torch.is_grad_enabled() or functorch_active() or forward_ad._current_level >= 0):
-            return function(*trees)
-        call = Call(function, pushforward, pullback, trees)
-        tensors = apply(call, *call.inputs.tensors)
+            return function(*tree_map(cut, trees))
+        flat = [flatten(tree) for tree in trees]
+        call = Call(function, pushforward, pullback, _Trees(flat))
+        tensors = apply(call, *_tensors(flat))
         return call.outputs.fill(tensors)[0]
 
     return wrapped

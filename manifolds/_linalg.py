@@ -37,10 +37,20 @@ def trailing(ndim: int) -> tuple[int, ...]:
     return tuple(range(-ndim, 0))
 
 
-@cache
 def is_complex(dtype: Any) -> bool:
     """Whether `dtype` is a complex one; cheap, for it is asked in every inner product."""
+    return _is_complex(type(dtype), dtype)
+
+
+@cache
+def _is_complex(kind: type, dtype: Any) -> bool:
+    # `kind` comes first in the key: dtypes of two libraries must not be compared
     return "complex" in str(dtype)
+
+
+def fit(a: Array, x: Array) -> Array:
+    """`a`, broadcast over the leading axes of `x` where it has fewer."""
+    return a if a.shape == x.shape else a + namespace(x).zeros_like(x)
 
 
 def eye_like(a: Array, n: int) -> Array:

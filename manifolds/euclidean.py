@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ..backends import namespace
 from ._base import Geodesic
-from ._linalg import dot
+from ._linalg import dot, fit
 
 Array = Any
 
@@ -39,19 +40,19 @@ class Euclidean(Geodesic):
 
     def inner(self, x: Array, u: Array, v: Array) -> Array:
         """u·v."""
-        return dot(u, v, len(self.sizes))
+        return dot(fit(u, x), v, len(self.sizes))
 
     def project(self, x: Array, a: Array) -> Array:
         """`a` itself."""
-        return a
+        return fit(a, x)
 
     def sharp(self, x: Array, w: Array) -> Array:
         """`w` itself."""
-        return w
+        return fit(w, x)
 
     def connection(self, x: Array, w: Array, u: Array) -> Array:
         """Zero."""
-        return 0.0 * u
+        return namespace(u).zeros_like(fit(u, x))
 
     def retract(self, x: Array, u: Array) -> Array:
         """x + u."""
@@ -59,7 +60,7 @@ class Euclidean(Geodesic):
 
     def transport(self, x: Array, y: Array, u: Array) -> Array:
         """`u` itself."""
-        return u
+        return fit(u, y)
 
     def from_noise(self, z: Array) -> Array:
         """The noise itself."""
@@ -84,4 +85,4 @@ class Euclidean(Geodesic):
 
     def parallel_transport(self, x: Array, y: Array, u: Array) -> Array:
         """`u` itself."""
-        return u
+        return fit(u, y)

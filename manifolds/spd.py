@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backends import namespace
 from ._base import Geodesic
-from ._linalg import dot, eye_like, sym
+from ._linalg import dot, eye_like, fit, sym
 from ._spectral import Exp, Log, Sqrt, spectral
 
 Array = Any
@@ -39,7 +39,7 @@ class SPD(Geodesic):
 
     def project(self, x: Array, a: Array) -> Array:
         """sym(a)."""
-        return sym(a) if a.ndim >= x.ndim else sym(a) + 0.0 * x
+        return fit(sym(a), x)
 
     def sharp(self, x: Array, w: Array) -> Array:
         """x sym(w) x."""
@@ -54,13 +54,12 @@ class SPD(Geodesic):
 
         Jeuris, Vandebril & Vandereycken 2012, eq. (3.10).
         """
-        xp = namespace(x + u)
-        return sym(x + u + 0.5 * (u @ xp.linalg.solve(x + 0.0 * u, u + 0.0 * x)))
+        return sym(x + u + 0.5 * (u @ namespace(x).linalg.inv(x) @ u))
 
     def transport(self, x: Array, y: Array, u: Array) -> Array:
         """e u eᵀ with e = l_y l_x⁻¹ of the Cholesky factors: an isometry, smooth, without eigenvalues."""
-        linalg = namespace(x + y).linalg
-        e = linalg.cholesky(sym(y)) @ linalg.inv(linalg.cholesky(sym(x)))
+        _, inverse = _factor(x)
+        e = namespace(y).linalg.cholesky(sym(y)) @ inverse
         return sym(e @ u @ e.mT)
 
     def from_noise(self, z: Array) -> Array:

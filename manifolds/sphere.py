@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backends import namespace
 from ._base import Geodesic
-from ._linalg import dot
+from ._linalg import dot, fit
 from ._smooth import angle_over_sine, cos_sqrt, sinc_sqrt, squared_angle
 
 Array = Any
@@ -32,7 +32,7 @@ class Sphere(Geodesic):
 
     def inner(self, x: Array, u: Array, v: Array) -> Array:
         """u·v."""
-        return dot(u, v, 1)
+        return dot(fit(u, x), v, 1)
 
     def project(self, x: Array, a: Array) -> Array:
         """a - (x·a) x."""

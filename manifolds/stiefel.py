@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends import namespace
 from ._base import Manifold
-from ._linalg import dot, eye_like, qr_unique, sym
+from ._linalg import dot, eye_like, fit, qr_unique, sym
 from ._spectral import InverseSqrt, spectral
 
 Array = Any
@@ -30,9 +30,9 @@ def cayley(x: Array, u: Array) -> Array:
 
     Through a 2p × 2p system: x + l (I - rᵀl/2)⁻¹ rᵀx with l = [a, x], r = [x, -a].
     """
-    xp = namespace(x + u)
+    xp = namespace(x, u)
     a = u - 0.5 * (x @ (x.mT @ u))
-    x = x + 0.0 * a
+    x = fit(x, a)
     left, right = xp.concat([a, x], axis=-1), xp.concat([x, -a], axis=-1).mT
     matrix = eye_like(x, left.shape[-1]) - 0.5 * (right @ left)
     return x + left @ xp.linalg.solve(matrix, right @ x)
@@ -63,7 +63,7 @@ class Stiefel(Manifold):
 
     def inner(self, x: Array, u: Array, v: Array) -> Array:
         """u·v."""
-        return dot(u, v, 2)
+        return dot(fit(u, x), v, 2)
 
     def project(self, x: Array, a: Array) -> Array:
         """a - x sym(xᵀa)."""

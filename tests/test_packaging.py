@@ -27,7 +27,8 @@ FOLDERS = {
     "backends": "nestfold/backends",
 }
 LINKS = ("manifolds", "hypergrad", "backends")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 
 
 def run(*command, cwd, **environment):
@@ -123,6 +124,11 @@ def test_links_are_relative_links():
         paths = [f"src/nestfold/{name}" for name in LINKS]
         staged = run("git", "ls-files", "--stage", *paths, cwd=ROOT).splitlines()
         assert [line.split()[0] for line in staged] == ["120000"] * len(LINKS)
+
+
+def test_types_are_checked_behind_the_links():
+    checked = PYPROJECT["tool"]["pyright"]["include"]  # pyright enters a link only when it is named
+    assert {f"src/nestfold/{name}" for name in LINKS} <= set(checked)
 
 
 def requirements_of(*extras):

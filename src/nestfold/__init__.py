@@ -1,3 +1,63 @@
-"""nestfold: nested optimisation on manifolds, written once for NumPy, CuPy, PyTorch and JAX."""
+"""nestfold: nested optimisation on manifolds, written once for NumPy, CuPy, PyTorch and JAX.
+
+The rooms are `nestfold.manifolds`, `nestfold.hypergrad` and `nestfold.backends`; their public names are all here.
+"""
 
 from ._version import __version__ as __version__
+from .backends import Backend as Backend
+from .backends import BackendMismatchError as BackendMismatchError
+from .backends import BackendUnavailableError as BackendUnavailableError
+from .backends import ConvergenceWarning as ConvergenceWarning
+from .backends import DTypeError as DTypeError
+from .backends import NoDerivativeError as NoDerivativeError
+from .backends import NotOnManifoldError as NotOnManifoldError
+from .backends import ShapeError as ShapeError
+from .backends import available_backends as available_backends
+from .backends import backend_of as backend_of
+from .backends import get_backend as get_backend
+from .backends import grad as grad
+from .backends import hessian as hessian
+from .backends import hvp as hvp
+from .backends import jacobian as jacobian
+from .backends import jvp as jvp
+from .backends import linearize as linearize
+from .backends import namespace as namespace
+from .backends import stop_gradient as stop_gradient
+from .backends import value_and_grad as value_and_grad
+from .backends import vjp as vjp
+from .hypergrad import CG as CG
+from .hypergrad import RHGD as RHGD
+from .hypergrad import Argmin as Argmin
+from .hypergrad import Armijo as Armijo
+from .hypergrad import BarzilaiBorwein as BarzilaiBorwein
+from .hypergrad import Bilevel as Bilevel
+from .hypergrad import Dense as Dense
+from .hypergrad import Estimator as Estimator
+from .hypergrad import External as External
+from .hypergrad import FixedPoint as FixedPoint
+from .hypergrad import GradientDescent as GradientDescent
+from .hypergrad import Hypergradient as Hypergradient
+from .hypergrad import Implicit as Implicit
+from .hypergrad import Level as Level
+from .hypergrad import LinearSolver as LinearSolver
+from .hypergrad import Method as Method
+from .hypergrad import Neumann as Neumann
+from .hypergrad import Newton as Newton
+from .hypergrad import Picard as Picard
+from .hypergrad import Record as Record
+from .hypergrad import Result as Result
+from .hypergrad import Root as Root
+from .hypergrad import Solution as Solution
+from .hypergrad import Solver as Solver
+from .hypergrad import TrustRegion as TrustRegion
+from .hypergrad import Unrolled as Unrolled
+from .hypergrad import hypergradient as hypergradient
+from .hypergrad import run as run
+from .hypergrad import solve as solve
+from .manifolds import SPD as SPD
+from .manifolds import Euclidean as Euclidean
+from .manifolds import Geodesic as Geodesic
+from .manifolds import Manifold as Manifold
+from .manifolds import Product as Product
+from .manifolds import Sphere as Sphere
+from .manifolds import Stiefel as Stiefel

@@ -1,0 +1,117 @@
+"""Vectors of one problem, or of a batch of independent problems: trees of arrays with numbers of batch shape.
+
+What is one problem is told by the cost: its output's axes are the batch; all other leading axes, and all leaves
+of a tree, belong to one problem and share one inner product and every coefficient.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..backends import Backend, namespace
+from ..backends._trees import leaves, tree_map
+
+Array = Any
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Space:
+    """The arithmetic of `ndim` batch axes on one backend. A number is an array of batch shape."""
+
+    backend: Backend
+    batch: tuple[int, ...] = ()
+
+    @property
+    def ndim(self) -> int:
+        """The number of batch axes."""
+        return len(self.batch)
+
+    def dot(self, a: Tree, b: Tree) -> Array:
+        """Re Σ conj(a) b over everything that belongs to one problem: a covector on a tangent vector."""
+        parts = [self._dot(x, y) for x, y in zip(leaves(a), leaves(b), strict=True)]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    def _dot(self, a: Array, b: Array) -> Array:
+        xp = namespace(a)
+        if xp.isdtype(a.dtype, "complex floating"):
+            return self._dot(xp.real(a), xp.real(b)) + self._dot(xp.imag(a), xp.imag(b))
+        n = self.ndim
+        if n == 0:
+            return xp.reshape(a, (-1,)) @ xp.reshape(b, (-1,))
+        product = a * b
+        return xp.sum(product, axis=tuple(range(n, product.ndim))) if product.ndim > n else product
+
+    def per_problem(self, number: Array, leaf: Array) -> Array:
+        """`number`, shaped to multiply `leaf` problem by problem."""
+        if self.ndim == 0:
+            return number
+        return namespace(number).reshape(number, self.batch + (1,) * (leaf.ndim - self.ndim))
+
+    def scale(self, number: Array, v: Tree) -> Tree:
+        """Number · v."""
+        return tree_map(lambda a: self.per_problem(number, a) * a, v)
+
+    def add(self, a: Tree, b: Tree) -> Tree:
+        """A + b."""
+        return tree_map(lambda x, y: x + y, a, b)
+
+    def subtract(self, a: Tree, b: Tree) -> Tree:
+        """A - b."""
+        return tree_map(lambda x, y: x - y, a, b)
+
+    def axpy(self, number: Array, u: Tree, v: Tree) -> Tree:
+        """Number · u + v."""
+        return tree_map(lambda a, b: self.per_problem(number, a) * a + b, u, v)
+
+    def where(self, condition: Array, a: Tree, b: Tree) -> Tree:
+        """`a` where the problem's condition holds, `b` elsewhere."""
+        xp = self.backend.xp
+        return tree_map(lambda x, y: xp.where(self.per_problem(condition, x), x, y), a, b)
+
+    def freeze(self, done: Array, old: Tree, new: Tree) -> Tree:
+        """`new`, but `old` for problems that are done. A single problem needs none: its loop has ended."""
+        return self.where(done, old, new) if self.ndim else new
+
+    def zeros(self, v: Tree) -> Tree:
+        """The zero vector like v."""
+        return tree_map(lambda a: self.backend.xp.zeros_like(a), v)
+
+    def ratio(self, a: Array, b: Array) -> Array:
+        """A / b, and 0 where b = 0."""
+        xp = self.backend.xp
+        zero = b == 0
+        return xp.where(zero, xp.zeros_like(a), a / xp.where(zero, xp.ones_like(b), b))
+
+    def full(self, value: float | bool, like: Array, dtype: Any = None) -> Array:
+        """The same number for every problem."""
+        xp = self.backend.xp
+        return xp.full(self.batch, value, dtype=dtype or like.dtype, device=self.backend.device(like))
+
+    def flags(self, value: bool, like: Array) -> Array:
+        """The same truth value for every problem."""
+        return self.full(value, like, self.backend.xp.bool)
+
+    def counts(self, like: Array) -> Array:
+        """Zero steps for every problem."""
+        return self.full(0, like, self.backend.xp.int32)
+
+    def size(self, v: Tree) -> int:
+        """The number of ambient coordinates of one problem."""
+        return sum(math.prod(a.shape[self.ndim :]) for a in leaves(v))
+
+
+def real_like(backend: Backend, leaf: Array) -> Array:
+    """A real array of the precision of `leaf`: what numbers (inner products, steps) are made like."""
+    xp = namespace(leaf)
+    return xp.real(leaf) if xp.isdtype(leaf.dtype, "complex floating") else leaf
+
+
+def epsilon(leaf: Array) -> float:
+    """The rounding unit of the precision of `leaf`."""
+    return float(namespace(leaf).finfo(leaf.dtype).eps)

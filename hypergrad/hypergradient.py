@@ -1,0 +1,112 @@
+"""The hypergradient of a bilevel problem, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ..backends import Backend, NoDerivativeError, namespace
+from ..backends._trees import leaves, tree_map
+from ..backends.tape import Traced
+from ._space import Space
+from .estimators import Estimator, Implicit
+from .level import check_cost
+from .nested import Bilevel
+from .solution import Solution, warn_unless_converged
+from .solve import one_backend, prepare
+from .solvers import Solver
+
+Array = Any
+Tree = Any
+
+
+class Hypergradient(NamedTuple):
+    """The gradient of F(x) = upper(x, y*(x)), and the two solves that it rests on.
+
+    value: F(x) · gradient: the Riemannian gradient, tangent at x · covector: the ambient derivative that it is `sharp`
+    of · lower: the lower level's answer · adjoint: the linear solve, None for estimators without one.
+    """
+
+    value: Array
+    gradient: Tree
+    covector: Tree
+    lower: Solution
+    adjoint: Solution | None
+
+
+def hypergradient(
+    problem: Bilevel,
+    x: Tree,
+    y0: Tree,
+    *,
+    solver: Solver | None = None,
+    estimator: Estimator | None = None,
+    adjoint: Tree | None = None,
+) -> Hypergradient:
+    """Solve the lower level from `y0`, one linear system at its answer, and pull back to `x`.
+
+    `adjoint` is a first guess for the linear system: the `adjoint.value` of a nearby hypergradient. With JAX the whole
+    is compiled, once for each problem, solver, estimator and shape; arrays that the costs close over are
+    constants of the compiled program. The result is not differentiable: for that differentiate
+    `upper(x, solve(lower, x, init=y0).value)`.
+
+    Raises as `solve` does, and `ShapeError` for an upper cost whose output is no batch of problems.
+    """
+    backend = check_problem(problem, x, y0)
+    x, y0, adjoint = backend.stop_gradient((x, y0, adjoint))
+    _, solver, estimator, _ = prepare(problem.lower, (x,), y0, solver, estimator)
+    function = _compiled if backend.is_eager(x, y0) else plain_hypergradient
+    result = function(backend, problem, solver, estimator)(x, y0, adjoint)
+    warn_about(backend, result, solver, estimator, problem)
+    return result
+
+
+def check_problem(problem: Bilevel, x: Tree, y: Tree) -> Backend:
+    """The backend of a problem's points, which are checked. Raises as `hypergradient` does."""
+    if not isinstance(problem, Bilevel):
+        raise TypeError(f"expected a Bilevel problem, not a {type(problem).__name__}")
+    if any(type(leaf) is Traced for leaf in leaves((x, y))):
+        raise NoDerivativeError(
+            "this result is not differentiable; differentiate upper(x, solve(lower, x, init=y).value) instead"
+        )
+    backend = one_backend(x, y)
+    problem.manifold.check_point(x, "x")
+    problem.lower.manifold.check_point(y, "y")
+    return backend
+
+
+def warn_about(
+    backend: Backend, result: Hypergradient, solver: Solver, estimator: Estimator, problem: Bilevel
+) -> None:
+    """Warn of solves that did not reach what they were asked for."""
+    if isinstance(estimator, Implicit):
+        warn_unless_converged(backend, result.lower, f"{type(solver).__name__} on the lower level")
+        if result.adjoint is not None and estimator.has_tolerance_for(problem.lower):
+            warn_unless_converged(backend, result.adjoint, "the linear solve of the hypergradient")
+
+
+def plain_hypergradient(
+    backend: Backend, problem: Bilevel, solver: Solver, estimator: Estimator
+) -> Callable[[Tree, Tree, Tree | None], Hypergradient]:
+    """The computation as a function of arrays alone."""
+
+    def compute(x: Tree, y0: Tree, guess: Tree | None) -> Hypergradient:
+        space = Space(backend, problem.lower.batch((x,), y0))
+        lower, pull = estimator.pullback(backend, problem.lower, solver, (x,), y0, space)
+        value, pull_upper = backend.vjp(problem.upper, x, lower.value)
+        check_cost(value, x, problem.manifold, "the upper cost")
+        direct, cotangent = pull_upper(namespace(value).ones_like(value))
+        (through,), adjoint = pull(cotangent, guess)
+        covector = problem.manifold.project(x, tree_map(lambda a, b: a + b, direct, through))
+        return Hypergradient(value, problem.manifold.sharp(x, covector), covector, lower, adjoint)
+
+    return compute
+
+
+@lru_cache(maxsize=64)
+def _compiled(
+    backend: Backend, problem: Bilevel, solver: Solver, estimator: Estimator
+) -> Callable[[Tree, Tree, Tree | None], Hypergradient]:
+    return backend.jit(plain_hypergradient(backend, problem, solver, estimator))
+

@@ -1,0 +1,283 @@
+"""Levels: equations on a manifold whose answer is a point.
+
+Arguments run from the outermost variable to the innermost: `cost(*outer, y)`. Each level says what vanishes at the
+answer (`residual`) and what its derivative with respect to y is on tangent vectors (`operator`); everything
+else (solvers, estimators) is written with these two.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..backends import Backend, DTypeError, ShapeError, namespace
+from ..backends._trees import leaves, tree_map
+from ..manifolds import Manifold
+
+Array = Any
+Tree = Any
+Apply = Callable[[Tree], Tree]
+
+
+class Level(ABC):
+    """An equation F(outer, y) = 0 for a point y of `manifold`."""
+
+    manifold: Manifold
+
+    @property
+    @abstractmethod
+    def function(self) -> Callable[..., Tree]:
+        """The user's function of (*outer, y)."""
+
+    @property
+    @abstractmethod
+    def self_adjoint(self) -> bool:
+        """Whether the derivative of the equation is a symmetric form on tangent vectors."""
+
+    @abstractmethod
+    def with_function(self, function: Callable[..., Tree]) -> Level:
+        """The same level with another function in the place of the user's."""
+
+    @abstractmethod
+    def batch(self, outer: tuple[Tree, ...], y: Tree) -> tuple[int, ...]:
+        """The shape of the batch of independent problems; runs the user's function once and checks its output."""
+
+    @abstractmethod
+    def residual(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> Tree:
+        """F(outer, y), an ambient covector; its projection vanishes at the answer."""
+
+    @abstractmethod
+    def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
+        """The derivative D of F with respect to y, for tangent vectors, and its transpose: not yet projected.
+
+        Built once, applied often.
+        """
+
+
+def completed(
+    level: Level, backend: Backend, outer: tuple[Tree, ...], y: Tree
+) -> tuple[Apply, Apply]:
+    """P D P + (I - P) and its transpose: invertible on the whole ambient space where D is on the tangent space.
+
+    Its derivative sees the tangent space move with y; that of P D P alone does not, and second derivatives of
+    a solution on a curved manifold are then wrong.
+    """
+    forward, backward = level.operator(backend, outer, y)
+    project = level.manifold.project
+
+    def complete(apply: Apply) -> Apply:
+        def applied(v: Tree) -> Tree:
+            tangent = project(y, v)
+            inside = project(y, apply(tangent))
+            return tree_map(lambda a, b, c: a + (b - c), inside, v, tangent)
+
+        return applied
+
+    return complete(forward), complete(backward)
+
+
+@dataclass(frozen=True)
+class Argmin(Level):
+    """y*(outer) = argmin over y of `cost(*outer, y)` on `manifold`.
+
+    The cost's output has the shape of the batch of independent problems: `()` for one, however many leading axes
+    the arrays have. At the answer the Riemannian gradient vanishes and the Hessian should be positive.
+    """
+
+    cost: Callable[..., Array]
+    manifold: Manifold
+
+    @property
+    def function(self) -> Callable[..., Array]:
+        """The cost."""
+        return self.cost
+
+    @property
+    def self_adjoint(self) -> bool:
+        """True: it is a Hessian."""
+        return True
+
+    def with_function(self, function: Callable[..., Array]) -> Argmin:
+        """See `Level`."""
+        return replace(self, cost=function)
+
+    def batch(self, outer: tuple[Tree, ...], y: Tree) -> tuple[int, ...]:
+        """See `Level`. Raises `ShapeError` or `DTypeError` for an output that is no cost."""
+        return check_cost(self.cost(*outer, y), y, self.manifold, "the lower cost")
+
+    def value_and_residual(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Array, Tree]:
+        """`cost, ∂_y cost`."""
+        value, pull = backend.vjp(lambda p: self.cost(*outer, p), y)
+        return value, pull(namespace(value).ones_like(value))[0]
+
+    def residual(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> Tree:
+        """∂_y cost(outer, y)."""
+        return self.value_and_residual(backend, outer, y)[1]
+
+    def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
+        """v ↦ ∂²_yy cost v + connection(y, ∂_y cost, v).
+
+        Both terms are symmetric between projections, so the transposes, one replay each, serve for them.
+        """
+        manifold = self.manifold
+        w, curve = backend.vjp(lambda p: self.residual(backend, outer, p), y)
+        _, bend = backend.vjp(lambda v: manifold.connection(y, w, v), zeros_like(y))
+
+        def apply(v: Tree) -> Tree:
+            return tree_map(lambda a, b: a + b, curve(v)[0], bend(v)[0])
+
+        return apply, apply
+
+
+@dataclass(frozen=True)
+class Root(Level):
+    """The y on `manifold` with `field(*outer, y)` = 0, the field being tangent to the manifold there.
+
+    Only the field's tangent part counts. With `batch_ndim = k` the first k axes of y are independent problems;
+    by default all of y is one problem. Set `self_adjoint_field` if the field's derivative is symmetric.
+    """
+
+    field: Callable[..., Tree]
+    manifold: Manifold
+    batch_ndim: int = 0
+    self_adjoint_field: bool = False
+
+    @property
+    def function(self) -> Callable[..., Tree]:
+        """The field."""
+        return self.field
+
+    @property
+    def self_adjoint(self) -> bool:
+        """As the user said."""
+        return self.self_adjoint_field
+
+    def with_function(self, function: Callable[..., Tree]) -> Root:
+        """See `Level`."""
+        return replace(self, field=function)
+
+    def batch(self, outer: tuple[Tree, ...], y: Tree) -> tuple[int, ...]:
+        """See `Level`. Raises `ShapeError` for a field that is not shaped like y."""
+        return check_field(self.field(*outer, y), y, self.batch_ndim, "the field")
+
+    def residual(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> Tree:
+        """field(outer, y)."""
+        return self.field(*outer, y)
+
+    def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
+        """D_y field: at a zero its tangent part is the covariant derivative, whatever the connection."""
+        return _derivative(backend, lambda p: self.field(*outer, p), y)
+
+
+@dataclass(frozen=True)
+class FixedPoint(Level):
+    """The y on `manifold` with `map(*outer, y)` = y. The map need not be a gradient step: A ≠ Aᵀ is expected.
+
+    With `batch_ndim = k` the first k axes of y are independent problems; by default all of y is one problem.
+    """
+
+    map: Callable[..., Tree]
+    manifold: Manifold
+    batch_ndim: int = 0
+
+    @property
+    def function(self) -> Callable[..., Tree]:
+        """The map."""
+        return self.map
+
+    @property
+    def self_adjoint(self) -> bool:
+        """False: nothing is known of a map."""
+        return False
+
+    def with_function(self, function: Callable[..., Tree]) -> FixedPoint:
+        """See `Level`."""
+        return replace(self, map=function)
+
+    def batch(self, outer: tuple[Tree, ...], y: Tree) -> tuple[int, ...]:
+        """See `Level`. Raises `ShapeError` for a map whose value is not shaped like y."""
+        return check_field(self.map(*outer, y), y, self.batch_ndim, "the map")
+
+    def residual(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> Tree:
+        """Y - map(outer, y)."""
+        return tree_map(lambda a, b: a - b, y, self.map(*outer, y))
+
+    def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
+        """I - D_y map."""
+        return _derivative(backend, lambda p: self.residual(backend, outer, p), y)
+
+
+def _derivative(backend: Backend, function: Callable[[Tree], Tree], y: Tree) -> tuple[Apply, Apply]:
+    """The derivative of a function at y and its transpose, each recorded when first needed."""
+    made: dict[str, Apply] = {}
+
+    def forward(v: Tree) -> Tree:
+        if "forward" not in made:
+            made["forward"] = backend.linearize(function, y)[1]
+        return made["forward"](v)
+
+    def backward(w: Tree) -> Tree:
+        if "backward" not in made:
+            made["backward"] = backend.vjp(function, y)[1]
+        return made["backward"](w)[0]
+
+    return forward, backward
+
+
+def zeros_like(tree: Tree) -> Tree:
+    """Zeros shaped like the leaves of `tree`."""
+    return tree_map(lambda a: namespace(a).zeros_like(a), tree)
+
+
+def leading_shape(y: Tree, manifold: Manifold) -> tuple[int, ...]:
+    """The axes in front of a point's own, common to all leaves."""
+    shapes = leaves_of_shape(manifold.shape)
+    leading = [tuple(a.shape[: a.ndim - len(s)]) for a, s in zip(leaves(y), shapes, strict=True)]
+    common: list[int] = []
+    for sizes in zip(*leading, strict=False):
+        if len(set(sizes)) != 1:
+            break
+        common.append(sizes[0])
+    return tuple(common)
+
+
+def leaves_of_shape(shape: Any) -> list[tuple[int, ...]]:
+    """The shapes in a tree of shapes; a shape is a tuple of integers."""
+    if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
+        return [shape]
+    values = [shape[k] for k in sorted(shape)] if isinstance(shape, dict) else list(shape)
+    return [s for value in values for s in leaves_of_shape(value)]
+
+
+def check_cost(value: Any, y: Tree, manifold: Manifold, what: str) -> tuple[int, ...]:
+    """The batch of problems that a cost's output tells of.
+
+    Raises `ShapeError` unless its axes are the first of y's leading axes, `DTypeError` unless it is real.
+    """
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        raise DTypeError(
+            f"{what} returned a {type(value).__name__}, not an array: return an array of the framework, so that it "
+            "can be differentiated"
+        )
+    if not namespace(value).isdtype(value.dtype, "real floating"):
+        raise DTypeError(f"{what} returned dtype {value.dtype}; a cost must be real floating point")
+    shape, leading = tuple(value.shape), leading_shape(y, manifold)
+    if shape != leading[: len(shape)]:
+        raise ShapeError(
+            f"{what} returned shape {shape}, which is not a batch of problems: y has the leading axes {leading} before "
+            f"the axes {manifold.shape} of a point. Return shape () for one problem (sum over everything), or the "
+            "first of the leading axes for independent problems"
+        )
+    return shape
+
+
+def check_field(value: Any, y: Tree, batch_ndim: int, what: str) -> tuple[int, ...]:
+    """The batch of problems of a field or map. Raises `ShapeError` unless it is shaped like y."""
+    values, points = leaves(value), leaves(y)
+    if [tuple(a.shape) for a in values] != [tuple(b.shape) for b in points]:
+        raise ShapeError(
+            f"{what} returned shapes {[tuple(a.shape) for a in values]}; y has {[tuple(b.shape) for b in points]}"
+        )
+    return tuple(points[0].shape[:batch_ndim])

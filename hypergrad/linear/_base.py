@@ -1,0 +1,46 @@
+"""Linear systems on a tangent space, and what a solver of them is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .._space import Space
+from ..solution import Solution
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class System:
+    """B v = b with B from tangent vectors to covectors (self-adjoint), or A λ = b on one space (otherwise).
+
+    `apply` is B or A, projected after every product · `raise_` turns a covector into a tangent vector by the metric
+    (`sharp`) and preconditions the self-adjoint case; it is the identity otherwise.
+    """
+
+    space: Space
+    apply: Callable[[Tree], Tree]
+    raise_: Callable[[Tree], Tree]
+    project: Callable[[Tree], Tree]
+    self_adjoint: bool
+
+
+class LinearSolver(ABC):
+    """Inverts an operator on a tangent or cotangent space with that space's inner product."""
+
+    @abstractmethod
+    def solve(self, system: System, b: Tree, guess: Tree | None = None) -> Solution:
+        """The last iterate with its residual norm, whatever the tolerance; `b` and `guess` in the tangent space."""
+
+    @property
+    @abstractmethod
+    def needs_self_adjoint(self) -> bool:
+        """Whether the method is wrong for A ≠ Aᵀ."""
+
+    @property
+    @abstractmethod
+    def has_tolerance(self) -> bool:
+        """Whether it was asked to reach a tolerance, so that missing it deserves a warning."""

@@ -1,0 +1,134 @@
+"""Methods for nested problems: values with `init` and `step`. `run` is the only loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..backends import Backend, namespace
+from ._space import Space, epsilon
+from .estimators import Estimator, Implicit
+from .hypergradient import Hypergradient, plain_hypergradient
+from .level import check_cost
+from .nested import Bilevel
+from .solution import is_finite
+from .solvers import BarzilaiBorwein, Solver, TrustRegion
+from .solvers.steps import StepRule, backtrack, first_step, next_trial
+
+Array = Any
+Tree = Any
+
+
+class State(NamedTuple):
+    """Where a method stands: outer and inner point, the hypergradient there, and what the next step needs."""
+
+    x: Tree
+    y: Tree
+    value: Array
+    gradient: Tree
+    covector: Tree
+    adjoint: Tree
+    slope: Array
+    trial: Array
+    length: Array
+    inner_steps: Array
+    products: Array
+    good: Array
+
+
+class Method(ABC):
+    """An algorithm for a `Bilevel` problem."""
+
+    @abstractmethod
+    def init(self, backend: Backend, problem: Bilevel, x: Tree, y: Tree) -> State:
+        """The state at the start."""
+
+    @abstractmethod
+    def step(self, backend: Backend, problem: Bilevel, state: State) -> State:
+        """One outer step."""
+
+    @abstractmethod
+    def tolerance(self, like: Array) -> float:
+        """The norm of the hypergradient, relative to max(1, |value|), at which the run is done."""
+
+
+@dataclass(frozen=True)
+class RHGD(Method):
+    """Riemannian hypergradient descent: x ← R_x(-t G), G the hypergradient. Han et al. 2024, algorithm 1.
+
+    The lower level starts from the last answer, the adjoint solve from the last adjoint, carried along. `step_size` is
+    a number, `Armijo()` or `BarzilaiBorwein()` (default); the searches compare values of the upper cost at lower
+    answers. `tol`: done where ‖G‖ ≤ tol max(1, |value|), by default the root of the dtype's eps.
+    """
+
+    step_size: StepRule = BarzilaiBorwein()
+    solver: Solver = field(default_factory=TrustRegion)
+    estimator: Estimator = field(default_factory=Implicit)
+    tol: float | None = None
+
+    def tolerance(self, like: Array) -> float:
+        """See `Method`."""
+        return epsilon(like) ** 0.5 if self.tol is None else self.tol
+
+    def init(self, backend: Backend, problem: Bilevel, x: Tree, y: Tree) -> State:
+        """See `Method`."""
+        found = self._hypergradient(backend, problem, x, y, None)
+        space = self._space(backend, problem, x, found.lower.value)
+        t = space.full(first_step(self.step_size), found.value)
+        return self._state(space, x, found, t, xp_zero(t), space.flags(True, t))
+
+    def step(self, backend: Backend, problem: Bilevel, state: State) -> State:
+        """See `Method`. A search that finds no descent leaves the point where it was, with `good` false."""
+        manifold, inner = problem.manifold, problem.lower.manifold
+        space = self._space(backend, problem, state.x, state.y)
+
+        def trial(t: Array) -> tuple[Array, Tree]:
+            x = manifold.retract(state.x, space.scale(-t, state.gradient))
+            lower = Space(backend, problem.lower.batch((x,), state.y))
+            y = self.solver.solve(backend, problem.lower, (x,), state.y, lower).value
+            return problem.upper(x, y), (x, y)
+
+        if isinstance(self.step_size, (int, float)):
+            t = state.trial
+            _, (x, y) = trial(t)
+            good = space.flags(True, t)
+        else:
+            none = space.flags(False, state.trial)
+            t, _, (x, y), good = backtrack(
+                space, self.step_size, trial, state.value, state.slope, state.trial, none
+            )
+        guess = None if state.adjoint is None else inner.transport(state.y, y, state.adjoint)
+        found = self._hypergradient(backend, problem, x, y, guess)
+        carried = manifold.transport(state.x, x, state.gradient)
+        t_next = next_trial(space, self.step_size, t, space.dot(found.covector, carried), state.slope)
+        good = namespace(good).logical_and(good, is_finite(space, (found.value, found.gradient)))
+        return self._state(space, x, found, t_next, t, good)
+
+    def _space(self, backend: Backend, problem: Bilevel, x: Tree, y: Tree) -> Space:
+        return Space(backend, check_cost(problem.upper(x, y), x, problem.manifold, "the upper cost"))
+
+    def _hypergradient(self, backend: Backend, problem: Bilevel, x: Tree, y: Tree, guess: Tree) -> Hypergradient:
+        return plain_hypergradient(backend, problem, self.solver, self.estimator)(x, y, guess)
+
+    def _state(self, space: Space, x: Tree, found: Hypergradient, trial: Array, length: Array, good: Array) -> State:
+        adjoint = found.adjoint
+        return State(
+            x=x,
+            y=found.lower.value,
+            value=found.value,
+            gradient=found.gradient,
+            covector=found.covector,
+            adjoint=None if adjoint is None else adjoint.value,
+            slope=space.dot(found.covector, found.gradient),
+            trial=trial,
+            length=length,
+            inner_steps=found.lower.steps,
+            products=found.lower.steps * 0 if adjoint is None else adjoint.steps,
+            good=good,
+        )
+
+
+def xp_zero(like: Array) -> Array:
+    """A zero like this number."""
+    return namespace(like).zeros_like(like)

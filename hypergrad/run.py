@@ -1,0 +1,163 @@
+"""The one loop: progress bar, history, callback, and a stop at the last finite state."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ..backends import Backend, ConvergenceWarning
+from .hypergradient import check_problem
+from .methods import RHGD, Method, State
+from .nested import Bilevel
+
+Tree = Any
+
+
+class Record(NamedTuple):
+    """One line of the history; of a batch of problems: the mean value, the largest norm, the most steps.
+
+    `step` 0 is the start. `inner_steps` and `products` count the lower solver's steps and the linear solve's products
+    at the point itself; `seconds` since the start of the run.
+    """
+
+    step: int
+    value: float
+    gradient_norm: float
+    step_size: float
+    inner_steps: int
+    products: int
+    seconds: float
+
+
+@dataclass
+class Result:
+    """Where a run ended: points, hypergradient, history, and why it stopped."""
+
+    x: Tree
+    y: Tree
+    value: Any
+    gradient: Tree
+    converged: bool
+    reason: str
+    history: list[Record] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """The number of outer steps taken."""
+        return self.history[-1].step
+
+
+def run(
+    problem: Bilevel,
+    x0: Tree,
+    y0: Tree,
+    *,
+    method: Method | None = None,
+    steps: int = 200,
+    progress: bool = False,
+    callback: Callable[[Record, State], bool | None] | None = None,
+) -> Result:
+    """Minimise a `Bilevel` problem from `x0`, with the lower level first solved from `y0`.
+
+    Parameters
+    ----------
+    method : default `RHGD()`.
+    steps : the most outer steps.
+    progress : show a bar on standard error.
+    callback : called with `(record, state)` after the start and after each step; a true answer stops the run.
+
+    Returns a `Result`. `reason` is "tolerance", "steps", "callback", "no descent" (the line search found none: the
+    accuracy of the value is exhausted) or "not finite" (then the result is the last finite state). Raises as
+    `hypergradient` does.
+    """
+    method = RHGD() if method is None else method
+    backend = check_problem(problem, x0, y0)
+    begin = time.perf_counter()
+    first, advance = _compiled(backend, problem, method)
+    state = first(x0, y0)
+    record = _record(backend, 0, state, begin)
+    history = [record]
+    tol = method.tolerance(state.value)
+    reason = "steps" if _finite(record) else "not finite"
+    with _Bar(steps, progress) as bar:
+        bar.show(record)
+        stopped = callback is not None and bool(callback(record, state))
+        while reason == "steps" and not stopped and len(history) <= steps:
+            if record.gradient_norm <= tol * max(1.0, abs(record.value)):
+                reason = "tolerance"
+                break
+            new = advance(state)
+            if not backend.to_numpy(new.good).all():
+                new_record = _record(backend, len(history), new, begin)
+                reason = "no descent" if _finite(new_record) else "not finite"
+                break
+            state, record = new, _record(backend, len(history), new, begin)
+            history.append(record)
+            bar.show(record)
+            stopped = callback is not None and bool(callback(record, state))
+        if stopped:
+            reason = "callback"
+        elif reason == "steps" and record.gradient_norm <= tol * max(1.0, abs(record.value)):
+            reason = "tolerance"
+    if reason == "not finite":
+        warnings.warn(
+            f"the run met a value or gradient that is not finite after {record.step} steps and stopped at the last "
+            "finite state; try smaller steps or another start",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return Result(state.x, state.y, state.value, state.gradient, reason == "tolerance", reason, history)
+
+
+@lru_cache(maxsize=32)
+def _compiled(backend: Backend, problem: Bilevel, method: Method) -> tuple[Callable, Callable]:
+    return (
+        backend.jit(lambda x, y: method.init(backend, problem, x, y)),
+        backend.jit(lambda state: method.step(backend, problem, state)),
+    )
+
+
+def _record(backend: Backend, step: int, state: State, begin: float) -> Record:
+    number = backend.to_numpy
+    return Record(
+        step=step,
+        value=float(number(state.value).mean()),
+        gradient_norm=math.sqrt(abs(float(number(state.slope).max()))),
+        step_size=float(number(state.length).mean()),
+        inner_steps=int(number(state.inner_steps).max()),
+        products=int(number(state.products).max()),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _finite(record: Record) -> bool:
+    return math.isfinite(record.value) and math.isfinite(record.gradient_norm)
+
+
+class _Bar:
+    """A progress bar of tqdm, or nothing."""
+
+    def __init__(self, steps: int, wanted: bool):
+        self.bar = None
+        if wanted:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=steps, unit="step", leave=True)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, record: Record) -> None:
+        """One more step."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"value {record.value:.8g}, |gradient| {record.gradient_norm:.2e}", refresh=False)
+            self.bar.update(1 if record.step else 0)

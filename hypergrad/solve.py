@@ -1,0 +1,81 @@
+"""`solve`: a level's answer as a differentiable function of the outer variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..backends import Backend, BackendMismatchError, backend_of
+from ..backends._trees import leaves
+from ._space import Space
+from .estimators import Estimator, Implicit, Unrolled
+from .level import Argmin, FixedPoint, Level, Root
+from .solution import Solution, warn_unless_converged
+from .solvers import GradientDescent, Newton, Picard, Solver, TrustRegion
+
+Tree = Any
+
+
+def solve(
+    level: Level, *outer: Tree, init: Tree, solver: Solver | None = None, estimator: Estimator | None = None
+) -> Solution:
+    """The answer y*(outer) of `level`, differentiable in `outer` by the framework's own autodiff.
+
+    Parameters
+    ----------
+    level : `Argmin`, `FixedPoint` or `Root`.
+    outer : the variables in front of the level's own, outermost first: arrays or trees of arrays.
+    init : where the solver starts; a point of the level's manifold, leading axes allowed.
+    solver : default `TrustRegion()` for an `Argmin`, `Picard()` for a `FixedPoint`, `Newton()` for a `Root`.
+    estimator : how the derivative is had; default `Implicit()`.
+
+    Returns
+    -------
+    `Solution(value, residual, steps, converged)`; only `value` has a derivative.
+
+    Raises `BackendMismatchError` (two frameworks or devices), `ShapeError`, `DTypeError`, `NotOnManifoldError`;
+    warns with `ConvergenceWarning` where the solver stopped before its tolerance.
+    """
+    backend, solver, estimator, space = prepare(level, outer, init, solver, estimator)
+    found = estimator.solution(backend, level, solver, outer, init, space)
+    if not isinstance(estimator, Unrolled):
+        warn_unless_converged(backend, found, f"{type(solver).__name__} on the {type(level).__name__} level", 3)
+    return found
+
+
+def prepare(
+    level: Level, outer: tuple[Tree, ...], init: Tree, solver: Solver | None, estimator: Estimator | None
+) -> tuple[Backend, Solver, Estimator, Space]:
+    """Check the arguments of a solve and fill in the defaults."""
+    if not isinstance(level, Level):
+        raise TypeError(f"solve takes an Argmin, FixedPoint or Root, not a {type(level).__name__}")
+    backend = one_backend(*outer, init)
+    level.manifold.check_point(init, "init")
+    space = Space(backend, level.batch(outer, init))
+    estimator = Implicit() if estimator is None else estimator
+    return backend, default_solver(level, estimator) if solver is None else solver, estimator, space
+
+
+def default_solver(level: Level, estimator: Estimator) -> Solver:
+    """The solver that suits a level, and that the estimator can use."""
+    if isinstance(level, FixedPoint):
+        return Picard()
+    if isinstance(level, Root):
+        return Newton()
+    assert isinstance(level, Argmin)
+    return GradientDescent() if isinstance(estimator, Unrolled) else TrustRegion()
+
+
+def one_backend(*trees: Tree) -> Backend:
+    """The backend of all arrays. Raises `BackendMismatchError` for two frameworks, or two devices."""
+    backend = backend_of(*trees)
+    devices = {}
+    for leaf in leaves(trees):
+        if hasattr(leaf, "dtype"):
+            device = backend.device(leaf)
+            if device is not None:
+                devices.setdefault(str(device), leaf)
+    if len(devices) > 1:
+        raise BackendMismatchError(
+            f"arrays on two devices in one call: {' and '.join(sorted(devices))}; move them to one first"
+        )
+    return backend

@@ -1,0 +1,78 @@
+"""Fixed-point iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...backends import Backend
+from .._space import Space
+from ..level import FixedPoint, Level
+from ..solution import Solution, is_finite
+from ._base import Unrollable, default_tolerance, first_leaf, point_norm
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Picard(Unrollable):
+    """y ← map(outer, y).
+
+    Converged where |map(y) - y| ≤ tol · max(1, |y|); `tol=None` is eps^(3/4) of the dtype, and no tolerance is taken
+    below 10 eps. A run that meets a non-finite value stops at the last finite point.
+    """
+
+    tol: float | None = None
+    max_steps: int = 5000
+
+    def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
+        """See `Solver`. Raises `TypeError` for a level that is not a `FixedPoint`."""
+        level, xp = _require_fixed_point(level), backend.xp
+        tol = default_tolerance(first_leaf(init), self.tol)
+
+        def gap(y: Tree, moved: Tree) -> tuple[Any, Any]:
+            difference = space.subtract(moved, y)
+            size = point_norm(space, y)
+            norm = point_norm(space, difference)
+            return norm, norm <= tol * xp.maximum(size, xp.ones_like(size))
+
+        def running(state: Any) -> Any:
+            return xp.logical_not(xp.all(state[-1]))
+
+        def step(state: Any) -> Any:
+            y, moved, norm, k, _, done = state
+            again = level.map(*outer, moved)
+            new_norm, converged = gap(moved, again)
+            good = xp.logical_and(is_finite(space, again), ~done)
+            y, moved = space.where(good, moved, y), space.where(good, again, moved)
+            norm = xp.where(good, new_norm, norm)
+            k = k + xp.astype(good, k.dtype)
+            converged = xp.logical_or(xp.logical_and(good, converged), state[4])
+            return y, moved, norm, k, converged, xp.logical_or(done, xp.logical_or(converged, ~good))
+
+        moved = level.map(*outer, init)
+        norm, converged = gap(init, moved)
+        stop = xp.logical_or(converged, ~is_finite(space, moved))
+        state = (init, moved, norm, space.counts(norm), converged, stop)
+        y, _, norm, k, converged, _ = backend.while_loop(running, step, state, max_steps=self.max_steps)
+        return Solution(y, norm, k, converged)
+
+    def unroll(
+        self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space, steps: int
+    ) -> Solution:
+        """See `Unrollable`: ITD of Grazzi et al. 2020."""
+        level, xp = _require_fixed_point(level), backend.xp
+        y = backend.repeat(lambda p: level.map(*outer, p), init, steps=steps)
+        plain = backend.stop_gradient(y)
+        norm = point_norm(space, space.subtract(level.map(*backend.stop_gradient(outer), plain), plain))
+        tol = default_tolerance(first_leaf(norm), self.tol)
+        converged = norm <= tol * xp.maximum(point_norm(space, plain), xp.ones_like(norm))
+        return Solution(y, norm, space.counts(norm) + steps, converged)
+
+
+def _require_fixed_point(level: Level) -> FixedPoint:
+    if not isinstance(level, FixedPoint):
+        raise TypeError(
+            f"Picard iterates a map; a {type(level).__name__} needs TrustRegion(), GradientDescent() or Newton()"
+        )
+    return level
