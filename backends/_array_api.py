@@ -11,11 +11,14 @@ import array_api_compat
 
 from ._base import Array, Backend, Tree
 from ._trees import flatten, leaves, tree_map
-from .tape import Program, Tape, Traced, TracedNamespace, call_with_rule, raw, substituting, top_tape
+from .tape import Program, Tape, Traced, TracedArray, TracedNamespace, call_with_rule, raw, substituting, top_tape
 
 
 class ArrayAPIBackend(Backend):
     """A namespace and the tape; NumPy, CuPy and array_api_strict differ by a few lines each."""
+
+    #: what a traced array of this library is made as
+    traced_kind: type[Traced] = TracedArray
 
     def __init__(self) -> None:
         self.traced_namespace = TracedNamespace(self)
@@ -71,7 +74,7 @@ class ArrayAPIBackend(Backend):
         finally:
             tape.is_open = False
         outs, rebuild_out = flatten(out)
-        mine = [type(o) is Traced and o._tape is tape for o in outs]
+        mine = [isinstance(o, Traced) and o._tape is tape for o in outs]
         values = [o.value if m else o for o, m in zip(outs, mine, strict=True)]
         inputs = [t._index if self.is_inexact(x) else -1 for t, x in zip(traced, ins, strict=True)]
         program = Program(tape, inputs, [o._index if m else None for o, m in zip(outs, mine, strict=True)])

@@ -10,7 +10,14 @@ import cupy
 from ._array_api import ArrayAPIBackend
 from ._base import Array, Tree
 from ._errors import BackendUnavailableError
-from .tape import raw
+from .tape import TracedArray, raw
+
+
+class TracedCupyArray(TracedArray):
+    """A traced array that CuPy's operators yield to: they do so where `__array_ufunc__` is None."""
+
+    __slots__ = ()
+    __array_ufunc__ = None
 
 
 class CupyBackend(ArrayAPIBackend):
@@ -18,6 +25,7 @@ class CupyBackend(ArrayAPIBackend):
 
     name = "cupy"
     xp = xp
+    traced_kind = TracedCupyArray
 
     def owns(self, leaf: Any) -> bool:
         """CuPy's arrays."""

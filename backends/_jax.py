@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import array_api_compat
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _jax_solve
 from ._base import Array, Backend, MakeOperator, Tree
 from ._errors import DTypeError
 
@@ -142,16 +142,8 @@ class JaxBackend(Backend):
         solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
         transpose_solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
     ) -> Tree:
-        """`jax.lax.custom_linear_solve`: differentiable any number of times, also under `jit` and `vmap`.
-
-        JAX transposes without the conjugate; `transpose_solve` gets the adjoint, as on the other backends.
-        """
-
-        def transposed(apply: Callable[[Tree], Tree], right: Tree) -> Tree:
-            adjoint = lambda v: _conjugate(apply(_conjugate(v)))  # noqa: E731
-            return _conjugate(transpose_solve(adjoint, _conjugate(right)))
-
-        return jax.lax.custom_linear_solve(make(parameters)[0], b, solve, transposed)
+        """`jax.lax.custom_linear_solve`: see `_jax_solve`. `solve` is always traced, outside `jit` too."""
+        return _jax_solve.linear_solve(make(parameters)[0], b, solve, transpose_solve)
 
     def matrix(self, apply: Callable[[Array], Array], like: Array) -> Array:
         """All columns at once, by `jax.vmap`."""
@@ -241,9 +233,6 @@ def _float0(leaf: Any) -> Any:
 
 def _conjugate_leaf(leaf: Any) -> Any:
     return jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf
-
-
-_conjugate = partial(_map, _conjugate_leaf)
 
 
 def _cast(value: Any, leaf: Any) -> Any:

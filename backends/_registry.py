@@ -75,7 +75,7 @@ def backend_of(*trees: Any) -> Backend:
     found: Backend | None = None
     for tree in trees:
         for leaf in leaves(tree):
-            backend = leaf._tape.backend if type(leaf) is Traced else _lookup(leaf)
+            backend = leaf._tape.backend if isinstance(leaf, Traced) else _lookup(leaf)
             if backend is None or backend is found:
                 continue
             if found is not None:
@@ -97,7 +97,7 @@ def namespace(*arrays: Any) -> Any:
     """The array API namespace of these arrays; the traced one where one of them is being differentiated on a tape."""
     found = None
     for array in arrays:
-        if type(array) is Traced:
+        if isinstance(array, Traced):
             return array._tape.ns
         found = found or _by_type.get(type(array))
     return (found or backend_of(*arrays)).xp

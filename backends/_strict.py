@@ -9,9 +9,33 @@ import numpy as np
 
 from ._array_api import ArrayAPIBackend
 from ._base import Array
-from .tape import raw
+from ._errors import NoDerivativeError
+from .tape import Tape, Traced, raw
 
-_Array = type(xp.asarray(0))
+_Array: type = type(xp.asarray(0))
+
+
+class TracedStrictArray(Traced, _Array):
+    """A traced array that array_api_strict's operators yield to.
+
+    They raise for whatever is not their own array; but Python asks the right operand first where its class is a
+    subclass of the left one's.
+    """
+
+    __slots__ = ("_index", "_tape", "value")
+
+    def __new__(cls, *_: Any) -> TracedStrictArray:
+        return object.__new__(cls)
+
+    def __init__(self, value: Array, tape: Tape, index: int):
+        self.value, self._tape, self._index = value, tape, index
+
+    @property
+    def _array(self) -> Any:
+        raise NoDerivativeError(
+            "a function of array_api_strict was called on an array that is being differentiated; call that of "
+            "nestfold.namespace(array) instead"
+        )
 
 
 class StrictBackend(ArrayAPIBackend):
@@ -19,6 +43,7 @@ class StrictBackend(ArrayAPIBackend):
 
     name = "array_api_strict"
     xp = xp
+    traced_kind = TracedStrictArray
 
     def owns(self, leaf: Any) -> bool:
         """array_api_strict's arrays."""

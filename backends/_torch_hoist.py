@@ -140,8 +140,8 @@ def _tensors(tree: Tree) -> list[torch.Tensor]:
 
 def _refuse(tensor: torch.Tensor) -> NoReturn:
     raise NoDerivativeError(
-        f"a cost or field depends on a tensor of shape {tuple(tensor.shape)} that is being differentiated and "
-        "that it does not take as an argument, in a way that cannot be followed (a custom autograd.Function, "
-        "compiled or scripted code, a branch not taken before): pass the tensor as an outer variable of the "
-        "level, or detach it"
+        f"a cost or field depends on a tensor of shape {tuple(tensor.shape)} that is being differentiated "
+        "and that it does not take as an argument, in a way that cannot be followed (a custom "
+        "autograd.Function, compiled or scripted code, a branch not taken before): pass the tensor as an "
+        "outer variable of the level, or detach it"
     )

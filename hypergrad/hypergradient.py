@@ -66,7 +66,7 @@ def check_problem(problem: Bilevel, x: Tree, y: Tree) -> Backend:
     """The backend of a problem's points, which are checked. Raises as `hypergradient` does."""
     if not isinstance(problem, Bilevel):
         raise TypeError(f"expected a Bilevel problem, not a {type(problem).__name__}")
-    if any(type(leaf) is Traced for leaf in leaves((x, y))):
+    if any(isinstance(leaf, Traced) for leaf in leaves((x, y))):
         raise NoDerivativeError(
             "this result is not differentiable; differentiate upper(x, solve(lower, x, init=y).value) instead"
         )

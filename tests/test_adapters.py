@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -116,9 +118,8 @@ def test_trees_unused_and_integer_arguments(adapter):
     other = (adapter.asarray(np.ones(3)), [adapter.asarray(np.ones(1))])
     y, pull = adapter.vjp(f, tree, other)
     assert list(adapter.to_numpy(y["next"])) == [4]
-    from_tree, from_other = pull(
-        {"sum": adapter.asarray(1.0, like=tree["x"]), "next": y["next"], "pair": [tree["x"]] * 2}
-    )
+    one = adapter.asarray(1.0, like=tree["x"])
+    from_tree, from_other = pull({"sum": one, "next": y["next"], "pair": [tree["x"]] * 2})
     close(adapter, from_tree["x"], np.array([5.0, 10.0]))
     assert from_tree["k"].dtype == tree["k"].dtype and not adapter.to_numpy(from_tree["k"]).any()
     assert not adapter.to_numpy(from_other[0]).any() and not adapter.to_numpy(from_other[1][0]).any()
@@ -183,7 +184,7 @@ def mixed_difference(backend, f, x, directions, step=1e-2):
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_custom_derivative_of_a_poisoned_function(adapter, order):
-    """Right derivatives of any order through a function that goes through NumPy, in every nesting of modes."""
+    """Right derivatives of any order through a function that goes through NumPy, in all nestings."""
     directions = [adapter.asarray(numbers(3, 3, seed=s)) for s in range(1, 4)]
     weight = adapter.asarray(numbers(3, 3, seed=9))
     x = adapter.asarray(regular(3))
@@ -280,6 +281,23 @@ def test_backward_of_a_graph_of_the_user(torch_backend):
     assert not x.grad.requires_grad
     y, pull = torch_backend.vjp(lambda a: (a**3).sum(), torch.ones(2))
     assert not y.requires_grad and not pull(torch.ones(()))[0].requires_grad
+
+
+def test_what_a_rule_saved_is_freed(torch_backend):
+    class Token:
+        pass
+
+    token = Token()
+    alive = weakref.ref(token)
+    double = torch_backend.custom_derivative(
+        lambda x: 2 * x, None, lambda primals, out, cotangent, needs, token=token: (2 * cotangent,)
+    )
+    y = double(torch.ones(2, requires_grad=True))
+    del token, double
+    assert alive() is not None
+    del y
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize("mode", ["no_grad", "inference_mode"])

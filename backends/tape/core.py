@@ -29,11 +29,12 @@ _levels = itertools.count(1)
 class Tape:
     """One recording. `nodes[i] = (parents, maps)`: the tangent of node i is Σ maps[k].push(tangent of parents[k])."""
 
-    __slots__ = ("backend", "is_open", "level", "nodes", "ns", "substitutes")
+    __slots__ = ("backend", "is_open", "kind", "level", "nodes", "ns", "substitutes")
 
     def __init__(self, backend: Any):
         self.backend = backend
         self.ns = backend.traced_namespace
+        self.kind = backend.traced_kind
         self.level = next(_levels)
         self.nodes: list[tuple[tuple[int, ...], Any]] = []
         self.is_open = True
@@ -48,7 +49,7 @@ class Tape:
         """A traced array of this value, whose tangent is Σ maps[k].push(tangent of parents[k])."""
         nodes = self.nodes
         nodes.append((parents, maps))
-        return Traced(value, self, len(nodes) - 1)
+        return self.kind(value, self, len(nodes) - 1)
 
     def hidden(self, parents: tuple[int, ...], maps: Any) -> int:
         """The index of a node that has a tangent but no value: an intermediate result of several outputs."""
@@ -59,8 +60,18 @@ class Tape:
 class Traced:
     """An array that is being differentiated: a value and its place on a tape.
 
-    Its operators, methods and NumPy protocols are attached by `array.py`, which needs the namespace.
+    Its operators, methods and NumPy protocols are attached by `array.py`, which needs the namespace. Backends make
+    instances of a leaf class: `TracedArray`, or one of their own where constants would not yield to it in `a @ y`.
     """
+
+    __slots__ = ()
+    value: Any
+    _tape: Tape
+    _index: int
+
+
+class TracedArray(Traced):
+    """A traced array as NumPy sees it."""
 
     __slots__ = ("__weakref__", "_index", "_tape", "value")
 
@@ -72,7 +83,7 @@ class Traced:
 
 def raw(value: Any) -> Any:
     """`value` without any tracing, whatever its nesting."""
-    while type(value) is Traced:
+    while isinstance(value, Traced):
         value = value.value
     return value
 
@@ -80,7 +91,7 @@ def raw(value: Any) -> Any:
 def substitute(args: Sequence[Any]) -> list[Any]:
     """`args` with the stand-ins of a hoisted function put in place of the arrays that it captured."""
     return [
-        a._tape.substitutes(a) if type(a) is Traced and a._tape.substitutes is not None else a for a in args
+        a._tape.substitutes(a) if isinstance(a, Traced) and a._tape.substitutes is not None else a for a in args
     ]
 
 
@@ -88,7 +99,7 @@ def top_tape(args: Sequence[Any]) -> Tape | None:
     """The youngest tape among the traced arguments."""
     top = None
     for a in args:
-        if type(a) is Traced and (top is None or a._tape.level > top.level):
+        if isinstance(a, Traced) and (top is None or a._tape.level > top.level):
             top = a._tape
     return top
 
@@ -129,7 +140,7 @@ class Primitive:
     def __call__(self, *args: Any, **static: Any) -> Any:
         top = None
         for a in args:
-            if type(a) is Traced:
+            if isinstance(a, Traced):
                 tape = a._tape
                 if tape.substitutes is not None:
                     return self._trace(substitute(args), static)
@@ -145,11 +156,11 @@ class Primitive:
             return self.raw(*args, **static)
         if not top.is_open:
             raise leaked(self.name)
-        low = [a.value if type(a) is Traced and a._tape is top else a for a in args]
+        low = [a.value if isinstance(a, Traced) and a._tape is top else a for a in args]
         out = self(*low, **static)
         ns, rules, parents, maps = top.ns, self.rules, [], []
         for i, a in enumerate(args):
-            if type(a) is Traced and a._tape is top:
+            if isinstance(a, Traced) and a._tape is top:
                 linear = rules[i if i < len(rules) else -1](ns, out, *low, **static)
                 if linear is None:
                     continue
@@ -163,7 +174,7 @@ class Primitive:
             return out
         nodes = top.nodes
         nodes.append((tuple(parents), tuple(maps)))
-        return Traced(out, top, len(nodes) - 1)
+        return top.kind(out, top, len(nodes) - 1)
 
 
 class MultiPrimitive:
@@ -180,7 +191,7 @@ class MultiPrimitive:
 
     def __call__(self, x: Any, **static: Any) -> Any:
         (x,) = substitute((x,))
-        if type(x) is not Traced:
+        if not isinstance(x, Traced):
             return self.raw(x, **static)
         tape = x._tape
         if not tape.is_open:
@@ -209,9 +220,9 @@ def call_with_rule(
         return function(args)
     if not top.is_open:
         raise leaked("a function with a custom derivative")
-    low = [a.value if type(a) is Traced and a._tape is top else a for a in args]
+    low = [a.value if isinstance(a, Traced) and a._tape is top else a for a in args]
     outs = call_with_rule(function, pushforward, pullback, low)
-    places = [i for i, a in enumerate(args) if type(a) is Traced and a._tape is top]
+    places = [i for i, a in enumerate(args) if isinstance(a, Traced) and a._tape is top]
     needs = [i in places for i in range(len(args))]
 
     def push(tangents: list[Any]) -> Packed:

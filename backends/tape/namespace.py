@@ -32,7 +32,7 @@ _STATIC = {
 
 def _any_traced(values: Any) -> bool:
     return any(
-        type(v) is Traced or (isinstance(v, (list, tuple)) and _any_traced(v)) for v in values
+        isinstance(v, Traced) or (isinstance(v, (list, tuple)) and _any_traced(v)) for v in values
     )
 
 

@@ -42,7 +42,9 @@ def draw(manifold: Manifold, rng: Any, like: Array, batch: tuple[int, ...] = ())
 
     backend = backend_of(like)
     a, b = (tree_map(lambda p: backend.noise(rng, tuple(p.shape), like=p), x) for _ in range(2))
-    return Sample(x, manifold.retract(x, tangent()), manifold.retract(x, tangent()), tangent(), tangent(), a, b)
+    return Sample(
+        x, manifold.retract(x, tangent()), manifold.retract(x, tangent()), tangent(), tangent(), a, b
+    )
 
 
 def gap(manifold: Manifold, p: Any, q: Any) -> Array:
@@ -151,7 +153,11 @@ def broadcasting(m: Manifold, s: Sample) -> dict[str, Array]:
 def _operations(m: Manifold, s: Sample) -> list[Any]:
     methods = [m.project(s.x, s.a), m.sharp(s.x, s.a), m.connection(s.x, s.a, s.u), m.retract(s.x, s.u)]
     methods += [m.transport(s.x, s.y, s.u), m.scale(m.inner(s.x, s.u, s.v), s.v)]
-    return [*methods, m.exp(s.x, s.u), m.parallel_transport(s.x, s.y, s.u)] if isinstance(m, Geodesic) else methods
+    return (
+        [*methods, m.exp(s.x, s.u), m.parallel_transport(s.x, s.y, s.u)]
+        if isinstance(m, Geodesic)
+        else methods
+    )
 
 
 # -- laws of manifolds with geodesics -------------------------------------------------------------------
@@ -180,6 +186,7 @@ def distance(m: Geodesic, s: Sample) -> dict[str, Array]:
         "dist symmetric": difference(m.dist(s.y, s.x), xy),
         "triangle inequality": namespace(excess).where(excess > 0, excess, 0.0 * excess),
         "gradient of dist²": gap(m, grad, m.scale(-2.0, m.log(s.x, s.y))),
+        "Hessian of dist²": second_order(m, s, m.exp, lambda p, a, b: m.squared_dist(p, s.y)),
     }
 
 
@@ -215,7 +222,9 @@ def coincidence(m: Geodesic, s: Sample) -> dict[str, Array]:
         "log of x itself": gap(m, m.log(s.x, s.x), zero),
         "gradient of dist² at x = y": gap(m, m.gradient(half, s.x), zero),
         "Hessian of dist² at x = y": gap(m, m.hessian(half, s.x, s.u), s.u),
-        "mixed derivative of dist² at x = y": gap(m, backend.jvp(half_gradient, (s.x,), (s.u,))[1], m.scale(-1.0, s.u)),
+        "mixed derivative of dist² at x = y": gap(
+            m, backend.jvp(half_gradient, (s.x,), (s.u,))[1], m.scale(-1.0, s.u)
+        ),
         "gradient of dist at x = y": 0.0 * m.pair(kinks, kinks),
         "gradient of exp at 0": gap(m, pulled, m.project(s.x, s.a)),
     }
@@ -262,12 +271,16 @@ def check_manifold(
     manifold.check_point(sample.x)
     law = backend.jit(lambda s: residuals(manifold, s, cost=cost, retraction_order=retraction_order))
     found = {name: backend.to_numpy(value) for name, value in law(sample).items()}
-    wrong_shape = [f"{name}: shape {r.shape}" for name, r in found.items() if r.shape not in (tuple(batch), ())]
+    wrong_shape = [
+        f"{name}: shape {r.shape}" for name, r in found.items() if r.shape not in (tuple(batch), ())
+    ]
     assert not wrong_shape, f"{manifold}, {backend.name}, batch {batch}: " + "; ".join(wrong_shape)
     worst = {name: float(r.max()) if r.size else 0.0 for name, r in found.items()}
     limit = rounding * float(backend.xp.finfo(like.dtype).eps)
     broken = [f"{name}: {value:.2g}" for name, value in worst.items() if not value <= limit]
-    assert not broken, f"{manifold}, {backend.name}, {like.dtype}, batch {batch}, limit {limit:.2g}: " + "; ".join(broken)
+    assert not broken, (
+        f"{manifold}, {backend.name}, {like.dtype}, batch {batch}, limit {limit:.2g}: " + "; ".join(broken)
+    )
     return worst
 
 
@@ -277,7 +290,9 @@ def _check_types(manifold: Manifold) -> None:
     for base in type(manifold).__mro__[1:]:
         for name, member in vars(base).items():
             if getattr(member, "__final__", False) and not name.startswith("_"):
-                assert getattr(type(manifold), name) is member, f"{type(manifold).__name__} overrides final {name}"
+                assert getattr(type(manifold), name) is member, (
+                    f"{type(manifold).__name__} overrides final {name}"
+                )
 
 
 def _unsymmetric(manifold: Manifold) -> Cost:
