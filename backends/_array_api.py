@@ -1,5 +1,4 @@
-"""The backend of every array-API library that has no autodiff of its own: arrays by its namespace, derivatives by
-the tape."""
+"""The backend of every array-API library without autodiff: arrays by its namespace, derivatives by the tape."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ from typing import Any
 import array_api_compat
 
 from ._base import Array, Backend, Tree
+from ._errors import NoDerivativeError
 from ._trees import flatten, leaves, tree_map
 from .tape import Program, Tape, Traced, TracedArray, TracedNamespace, call_with_rule, raw, substituting, top_tape
 
@@ -113,6 +113,12 @@ class ArrayAPIBackend(Backend):
     def stop_gradient(self, tree: Tree) -> Tree:
         """See the base class."""
         return tree_map(raw, tree)
+
+    def forbid_gradient(self, tree: Tree, why: str) -> Tree:
+        """See the base class: raises at once for a traced array."""
+        if any(isinstance(leaf, Traced) for leaf in leaves(tree)):
+            raise NoDerivativeError(why)
+        return tree
 
     def custom_derivative(self, function: Any, pushforward: Any, pullback: Any) -> Callable[..., Tree]:
         """See the base class."""

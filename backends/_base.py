@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ._trees import tree_map
@@ -27,6 +28,8 @@ class Backend(ABC):
     name: str
     #: the array namespace of plain (not traced) arrays
     xp: Any
+    #: whether loops and solves are traced and compiled, so that unused work in them costs nothing
+    compiles: bool = False
 
     # -- arrays -------------------------------------------------------------------------------------
     @abstractmethod
@@ -56,6 +59,15 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self, tree: Tree) -> Tree:
         """Wait until `tree` has been computed, and return it. For timing."""
+
+    def is_complex(self, array: Array) -> bool:
+        """Whether the dtype is complex."""
+        return bool(self.xp.isdtype(array.dtype, "complex floating"))
+
+    def ratio(self, a: Array, b: Array) -> Array:
+        """A / b, entry by entry, and 0 where b = 0."""
+        xp, zero = self.xp, b == 0
+        return xp.where(zero, xp.zeros_like(a), a / xp.where(zero, xp.ones_like(b), b))
 
     def noise(self, rng: Any, shape: tuple[int, ...], *, like: Array) -> Array:
         """Standard normal numbers from a `numpy.random.Generator`, with the dtype and device of `like`.
@@ -87,6 +99,18 @@ class Backend(ABC):
     @abstractmethod
     def stop_gradient(self, tree: Tree) -> Tree:
         """`tree` as a constant of every derivative."""
+
+    @abstractmethod
+    def forbid_gradient(self, tree: Tree, why: str) -> Tree:
+        """`tree` as a constant that must not be differentiated: a derivative that would flow through it raises
+        `NoDerivativeError(why)`, here or where it is asked for; never a silent zero."""
+
+    def constants(self) -> AbstractContextManager[Any]:
+        """A context in which nothing is differentiated from outside: no graph is kept of what runs in it.
+
+        `vjp` and its kin work as ever; their results are constants.
+        """
+        return nullcontext()
 
     @abstractmethod
     def custom_derivative(

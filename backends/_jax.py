@@ -12,7 +12,8 @@ import numpy as np
 
 from . import _jax_solve
 from ._base import Array, Backend, MakeOperator, Tree
-from ._errors import DTypeError
+from ._errors import DTypeError, NoDerivativeError
+from ._jax_namespace import xp
 
 _map = jax.tree_util.tree_map
 
@@ -21,7 +22,8 @@ class JaxBackend(Backend):
     """JAX. Trees are whatever is registered with JAX."""
 
     name = "jax"
-    xp = jnp
+    xp = xp
+    compiles = True
 
     # -- arrays -------------------------------------------------------------------------------------
     def owns(self, leaf: Any) -> bool:
@@ -99,6 +101,19 @@ class JaxBackend(Backend):
     def stop_gradient(self, tree: Tree) -> Tree:
         """`jax.lax.stop_gradient`."""
         return jax.lax.stop_gradient(tree)
+
+    def forbid_gradient(self, tree: Tree, why: str) -> Tree:
+        """The identity, with a derivative rule that raises."""
+
+        @jax.custom_jvp
+        def constant(tree: Tree) -> Tree:
+            return tree
+
+        @constant.defjvp
+        def refuse(primals: tuple, tangents: tuple) -> tuple:
+            raise NoDerivativeError(why)
+
+        return constant(tree)
 
     def custom_derivative(
         self,

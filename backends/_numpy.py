@@ -22,6 +22,16 @@ class NumpyBackend(ArrayAPIBackend):
         """NumPy's arrays and scalars."""
         return isinstance(leaf, (np.ndarray, np.generic))
 
+    def is_complex(self, array: Array) -> bool:
+        """See the base class."""
+        return array.dtype.kind == "c"
+
+    def ratio(self, a: Array, b: Array) -> Array:
+        """See the base class; a single number is by far the commonest case."""
+        if isinstance(b, np.generic):
+            return a / b if b != 0 else 0 * a
+        return super().ratio(a, b)
+
     def to_numpy(self, array: Array) -> Any:
         """See the base class."""
         return np.array(raw(array))

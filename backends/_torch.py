@@ -60,6 +60,10 @@ class TorchBackend(Backend):
         """`array` on `device`; None leaves it where it is."""
         return array if device is None else array.to(device)
 
+    def is_complex(self, array: Array) -> bool:
+        """Whether the dtype is complex."""
+        return array.is_complex()
+
     def synchronize(self, tree: Tree) -> Tree:
         """Wait for the CUDA devices that hold `tree`."""
         for device in {x.device for x in leaves(tree) if isinstance(x, torch.Tensor) and x.is_cuda}:
@@ -85,6 +89,14 @@ class TorchBackend(Backend):
     def stop_gradient(self, tree: Tree) -> Tree:
         """`detach` on every tensor."""
         return tree_map(_detach, tree)
+
+    def forbid_gradient(self, tree: Tree, why: str) -> Tree:
+        """`detach`: PyTorch itself raises where a result without a graph is differentiated."""
+        return self.stop_gradient(tree)
+
+    def constants(self) -> Any:
+        """`torch.no_grad()`."""
+        return torch.no_grad()
 
     def custom_derivative(
         self,

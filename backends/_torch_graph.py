@@ -192,13 +192,16 @@ def _functorch_vjp(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Vjp:
         )
         structure["constants"] = [None if isinstance(v, torch.Tensor) else v for v in y_leaves]
         structure["kinds"] = [differentiable(v) for v in y_leaves]
-        moved = tuple(v for v in y_leaves if differentiable(v))
-        return moved, tuple(v for v in y_leaves if isinstance(v, torch.Tensor) and not differentiable(v))
+        moved = [v for v in y_leaves if differentiable(v)]
+        moved.append(values[0].new_zeros(()))  # torch.func.vjp wants at least one output
+        return tuple(moved), tuple(
+            v for v in y_leaves if isinstance(v, torch.Tensor) and not differentiable(v)
+        )
 
     if not moving:
-        on_tensors()
-        y = f(*primals)
-        return y, lambda cotangent: tuple(rebuild([_or_zero(None, x) for x in own]) for own, rebuild in flat)
+        return f(*primals), lambda cotangent: tuple(
+            rebuild([_or_zero(None, x) for x in own]) for own, rebuild in flat
+        )
     outputs, pull_tensors, others = torch.func.vjp(on_tensors, *(found[i] for i in moving), has_aux=True)
     first, second = iter(outputs), iter(others)
     y_leaves = [
@@ -208,8 +211,8 @@ def _functorch_vjp(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Vjp:
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
         given = _matching(leaves(cotangent), y_leaves, "cotangent")
-        chosen = tuple(_like(c, y) for c, y in zip(given, y_leaves, strict=True) if differentiable(y))
-        pulled = iter(pull_tensors(chosen) if chosen else (None,) * len(moving))
+        chosen = [_like(c, y) for c, y in zip(given, y_leaves, strict=True) if differentiable(y)]
+        pulled = iter(pull_tensors((*chosen, torch.zeros_like(outputs[-1]))))
         return tuple(
             rebuild([_or_zero(next(pulled) if differentiable(x) else None, x) for x in own])
             for own, rebuild in flat

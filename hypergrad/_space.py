@@ -38,10 +38,9 @@ class Space:
         return total
 
     def _dot(self, a: Array, b: Array) -> Array:
-        xp = namespace(a)
-        if xp.isdtype(a.dtype, "complex floating"):
+        xp, n = namespace(a), self.ndim
+        if self.backend.is_complex(a):
             return self._dot(xp.real(a), xp.real(b)) + self._dot(xp.imag(a), xp.imag(b))
-        n = self.ndim
         if n == 0:
             return xp.reshape(a, (-1,)) @ xp.reshape(b, (-1,))
         product = a * b
@@ -55,6 +54,8 @@ class Space:
 
     def scale(self, number: Array, v: Tree) -> Tree:
         """Number · v."""
+        if self.ndim == 0:
+            return tree_map(lambda a: number * a, v)
         return tree_map(lambda a: self.per_problem(number, a) * a, v)
 
     def add(self, a: Tree, b: Tree) -> Tree:
@@ -67,6 +68,8 @@ class Space:
 
     def axpy(self, number: Array, u: Tree, v: Tree) -> Tree:
         """Number · u + v."""
+        if self.ndim == 0:
+            return tree_map(lambda a, b: number * a + b, u, v)
         return tree_map(lambda a, b: self.per_problem(number, a) * a + b, u, v)
 
     def where(self, condition: Array, a: Tree, b: Tree) -> Tree:
@@ -84,9 +87,15 @@ class Space:
 
     def ratio(self, a: Array, b: Array) -> Array:
         """A / b, and 0 where b = 0."""
-        xp = self.backend.xp
-        zero = b == 0
-        return xp.where(zero, xp.zeros_like(a), a / xp.where(zero, xp.ones_like(b), b))
+        return self.backend.ratio(a, b)
+
+    def any(self, flags: Array) -> Array:
+        """Whether the statement holds for some problem."""
+        return self.backend.xp.any(flags) if self.ndim else flags
+
+    def all(self, flags: Array) -> Array:
+        """Whether the statement holds for every problem."""
+        return self.backend.xp.all(flags) if self.ndim else flags
 
     def full(self, value: float | bool, like: Array, dtype: Any = None) -> Array:
         """The same number for every problem."""

@@ -57,8 +57,8 @@ class Implicit(Estimator):
         hoisted, captured = backend.hoist(level.function, *outer, init)
         plain_captured, plain_outer = backend.stop_gradient((captured, outer))
         plain = level.with_function(lambda *args: hoisted(plain_captured, *args)) if captured else level
-        found = solver.solve(backend, plain, plain_outer, init, space)
-        found = Solution(*backend.stop_gradient(tuple(found)))
+        with backend.constants():
+            found = Solution(*backend.stop_gradient(tuple(solver.solve(backend, plain, plain_outer, init, space))))
         y = implicit_solution(backend, level, hoisted, linear, space, (captured, outer), found.value)
         return found._replace(value=y)
 

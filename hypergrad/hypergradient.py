@@ -6,9 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..backends import Backend, NoDerivativeError, namespace
-from ..backends._trees import leaves, tree_map
-from ..backends.tape import Traced
+from ..backends import Backend, namespace
+from ..backends._trees import tree_map
 from ._space import Space
 from .estimators import Estimator, Implicit
 from .level import check_cost
@@ -19,6 +18,12 @@ from .solvers import Solver
 
 Array = Any
 Tree = Any
+
+
+#: What to do instead of differentiating a hypergradient or a run.
+NOT_DIFFERENTIABLE = (
+    "hypergradient and run are not differentiable; differentiate upper(x, solve(lower, x, init=y).value) instead"
+)
 
 
 class Hypergradient(NamedTuple):
@@ -54,10 +59,11 @@ def hypergradient(
     Raises as `solve` does, and `ShapeError` for an upper cost whose output is no batch of problems.
     """
     backend = check_problem(problem, x, y0)
-    x, y0, adjoint = backend.stop_gradient((x, y0, adjoint))
+    x, y0, adjoint = backend.forbid_gradient((x, y0, adjoint), NOT_DIFFERENTIABLE)
     _, solver, estimator, _ = prepare(problem.lower, (x,), y0, solver, estimator)
     function = _compiled if backend.is_eager(x, y0) else plain_hypergradient
-    result = function(backend, problem, solver, estimator)(x, y0, adjoint)
+    with backend.constants():
+        result = function(backend, problem, solver, estimator)(x, y0, adjoint)
     warn_about(backend, result, solver, estimator, problem)
     return result
 
@@ -66,13 +72,8 @@ def check_problem(problem: Bilevel, x: Tree, y: Tree) -> Backend:
     """The backend of a problem's points, which are checked. Raises as `hypergradient` does."""
     if not isinstance(problem, Bilevel):
         raise TypeError(f"expected a Bilevel problem, not a {type(problem).__name__}")
-    if any(isinstance(leaf, Traced) for leaf in leaves((x, y))):
-        raise NoDerivativeError(
-            "this result is not differentiable; differentiate upper(x, solve(lower, x, init=y).value) instead"
-        )
     backend = one_backend(x, y)
     problem.manifold.check_point(x, "x")
-    problem.lower.manifold.check_point(y, "y")
     return backend
 
 

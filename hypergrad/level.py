@@ -163,12 +163,12 @@ class Root(Level):
         return check_field(self.field(*outer, y), y, self.batch_ndim, "the field")
 
     def residual(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> Tree:
-        """field(outer, y)."""
-        return self.field(*outer, y)
+        """The tangent part of field(outer, y). Its derivative sees the tangent space move with y."""
+        return self.manifold.project(y, self.field(*outer, y))
 
     def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
-        """D_y field: at a zero its tangent part is the covariant derivative, whatever the connection."""
-        return _derivative(backend, lambda p: self.field(*outer, p), y)
+        """D_y of the tangent part: at a zero it is the covariant derivative, whatever the connection."""
+        return _derivative(backend, lambda p: self.residual(backend, outer, p), y)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,14 @@ class FixedPoint(Level):
 
 
 def _derivative(backend: Backend, function: Callable[[Tree], Tree], y: Tree) -> tuple[Apply, Apply]:
-    """The derivative of a function at y and its transpose, each recorded when first needed."""
+    """The derivative of a function at y and its transpose, each recorded when first needed.
+
+    Where functions are compiled both are recorded at once: what is not needed is dropped there, and what is recorded
+    inside of one loop must not be used in another.
+    """
+    if backend.compiles:
+        push, pull = backend.linearize(function, y)[1], backend.vjp(function, y)[1]
+        return push, lambda w: pull(w)[0]
     made: dict[str, Apply] = {}
 
     def forward(v: Tree) -> Tree:

@@ -21,7 +21,11 @@ Tree = Any
 
 
 class State(NamedTuple):
-    """Where a method stands: outer and inner point, the hypergradient there, and what the next step needs."""
+    """Where a method stands: outer and inner point, the hypergradient there, and what the next step needs.
+
+    `slope` is ‖gradient‖²; `noise` = ‖lower residual‖ ‖adjoint‖ bounds, to first order, the error of `value` that the
+    lower level's own error makes; `trial` is the next step length to try, `length` the last taken.
+    """
 
     x: Tree
     y: Tree
@@ -30,6 +34,7 @@ class State(NamedTuple):
     covector: Tree
     adjoint: Tree
     slope: Array
+    noise: Array
     trial: Array
     length: Array
     inner_steps: Array
@@ -76,34 +81,33 @@ class RHGD(Method):
         found = self._hypergradient(backend, problem, x, y, None)
         space = self._space(backend, problem, x, found.lower.value)
         t = space.full(first_step(self.step_size), found.value)
-        return self._state(space, x, found, t, xp_zero(t), space.flags(True, t))
+        return self._state(problem, space, x, found, t, 0 * t, space.flags(True, t), 0)
 
     def step(self, backend: Backend, problem: Bilevel, state: State) -> State:
         """See `Method`. A search that finds no descent leaves the point where it was, with `good` false."""
         manifold, inner = problem.manifold, problem.lower.manifold
         space = self._space(backend, problem, state.x, state.y)
 
-        def trial(t: Array) -> tuple[Array, Tree]:
+        def trial(t: Array) -> tuple[Array, Tree, Array]:
             x = manifold.retract(state.x, space.scale(-t, state.gradient))
             lower = Space(backend, problem.lower.batch((x,), state.y))
-            y = self.solver.solve(backend, problem.lower, (x,), state.y, lower).value
-            return problem.upper(x, y), (x, y)
+            found = self.solver.solve(backend, problem.lower, (x,), state.y, lower)
+            return problem.upper(x, found.value), (x, found.value), backend.xp.max(found.steps)
 
         if isinstance(self.step_size, (int, float)):
-            t = state.trial
-            _, (x, y) = trial(t)
-            good = space.flags(True, t)
+            t, good = state.trial, space.flags(True, state.trial)
+            _, (x, y), work = trial(t)
         else:
             none = space.flags(False, state.trial)
-            t, _, (x, y), good = backtrack(
-                space, self.step_size, trial, state.value, state.slope, state.trial, none
+            t, _, (x, y), good, work = backtrack(
+                space, self.step_size, trial, state.value, state.slope, state.trial, none, state.noise
             )
         guess = None if state.adjoint is None else inner.transport(state.y, y, state.adjoint)
         found = self._hypergradient(backend, problem, x, y, guess)
         carried = manifold.transport(state.x, x, state.gradient)
         t_next = next_trial(space, self.step_size, t, space.dot(found.covector, carried), state.slope)
         good = namespace(good).logical_and(good, is_finite(space, (found.value, found.gradient)))
-        return self._state(space, x, found, t_next, t, good)
+        return self._state(problem, space, x, found, t_next, t, good, work)
 
     def _space(self, backend: Backend, problem: Bilevel, x: Tree, y: Tree) -> Space:
         return Space(backend, check_cost(problem.upper(x, y), x, problem.manifold, "the upper cost"))
@@ -111,8 +115,23 @@ class RHGD(Method):
     def _hypergradient(self, backend: Backend, problem: Bilevel, x: Tree, y: Tree, guess: Tree) -> Hypergradient:
         return plain_hypergradient(backend, problem, self.solver, self.estimator)(x, y, guess)
 
-    def _state(self, space: Space, x: Tree, found: Hypergradient, trial: Array, length: Array, good: Array) -> State:
-        adjoint = found.adjoint
+    def _state(
+        self,
+        problem: Bilevel,
+        space: Space,
+        x: Tree,
+        found: Hypergradient,
+        trial: Array,
+        length: Array,
+        good: Array,
+        work: Any,
+    ) -> State:
+        adjoint, xp = found.adjoint, namespace(found.value)
+        steps, noise = xp.max(found.lower.steps), xp.zeros_like(found.value)
+        if adjoint is not None:
+            y, v = found.lower.value, adjoint.value
+            size = xp.sum(problem.lower.manifold.inner(y, v, v))
+            noise = noise + xp.sqrt(xp.abs(size)) * xp.sqrt(xp.sum(found.lower.residual**2))
         return State(
             x=x,
             y=found.lower.value,
@@ -121,14 +140,10 @@ class RHGD(Method):
             covector=found.covector,
             adjoint=None if adjoint is None else adjoint.value,
             slope=space.dot(found.covector, found.gradient),
+            noise=noise,
             trial=trial,
             length=length,
-            inner_steps=found.lower.steps,
-            products=found.lower.steps * 0 if adjoint is None else adjoint.steps,
+            inner_steps=steps + work,
+            products=0 * steps if adjoint is None else xp.max(adjoint.steps),
             good=good,
         )
-
-
-def xp_zero(like: Array) -> Array:
-    """A zero like this number."""
-    return namespace(like).zeros_like(like)

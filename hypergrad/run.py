@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..backends import Backend, ConvergenceWarning
-from .hypergradient import check_problem
+from .hypergradient import NOT_DIFFERENTIABLE, check_problem
 from .methods import RHGD, Method, State
 from .nested import Bilevel
 
@@ -21,8 +21,8 @@ Tree = Any
 class Record(NamedTuple):
     """One line of the history; of a batch of problems: the mean value, the largest norm, the most steps.
 
-    `step` 0 is the start. `inner_steps` and `products` count the lower solver's steps and the linear solve's products
-    at the point itself; `seconds` since the start of the run.
+    `step` 0 is the start. `inner_steps` counts the lower solver's steps, those of all points that the line search
+    tried included, `products` those of the linear solve; `seconds` since the start of the run.
     """
 
     step: int
@@ -77,6 +77,8 @@ def run(
     """
     method = RHGD() if method is None else method
     backend = check_problem(problem, x0, y0)
+    problem.lower.manifold.check_point(y0, "y0")
+    x0, y0 = backend.forbid_gradient((x0, y0), NOT_DIFFERENTIABLE)
     begin = time.perf_counter()
     first, advance = _compiled(backend, problem, method)
     state = first(x0, y0)
@@ -116,9 +118,16 @@ def run(
 
 @lru_cache(maxsize=32)
 def _compiled(backend: Backend, problem: Bilevel, method: Method) -> tuple[Callable, Callable]:
+    def constant(function: Callable) -> Callable:
+        def call(*args: Any) -> State:
+            with backend.constants():
+                return function(*args)
+
+        return call
+
     return (
-        backend.jit(lambda x, y: method.init(backend, problem, x, y)),
-        backend.jit(lambda state: method.step(backend, problem, state)),
+        constant(backend.jit(lambda x, y: method.init(backend, problem, x, y))),
+        constant(backend.jit(lambda state: method.step(backend, problem, state))),
     )
 
 
@@ -129,8 +138,8 @@ def _record(backend: Backend, step: int, state: State, begin: float) -> Record:
         value=float(number(state.value).mean()),
         gradient_norm=math.sqrt(abs(float(number(state.slope).max()))),
         step_size=float(number(state.length).mean()),
-        inner_steps=int(number(state.inner_steps).max()),
-        products=int(number(state.products).max()),
+        inner_steps=int(number(state.inner_steps)),
+        products=int(number(state.products)),
         seconds=time.perf_counter() - begin,
     )
 

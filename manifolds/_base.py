@@ -110,7 +110,7 @@ class Manifold(ABC):
 
     @final
     def flat(self, x: Point, u: Point) -> Point:
-        """The covector w with w·v = ⟨u, v⟩ₓ for all tangent v: ∂_v of the metric, projected. Undoes `sharp`."""
+        """w with w·v = ⟨u, v⟩ₓ for all tangent v: the derivative of the metric, projected. Undoes `sharp`."""
         full = self.project(x, u)
         value, pull = backend_of(x, u).vjp(lambda v: self.inner(x, u, v), full)
         return self.project(x, pull(namespace(value).ones_like(value))[0])
@@ -132,7 +132,7 @@ class Manifold(ABC):
         for a, b in zip(leaves(x), leaves(u), strict=True):
             if a.shape != b.shape:
                 raise ShapeError(
-                    f"hessian: u has shape {tuple(b.shape)}, x has {tuple(a.shape)}; broadcast one of them first"
+                    f"hessian: u has shape {tuple(b.shape)}, x has {tuple(a.shape)}; broadcast them first"
                 )
         w, moved = backend_of(x, u).jvp(lambda p: differential(f, p), (x,), (u,))
         return self.sharp(x, tree_map(lambda a, b: a + b, moved, self.connection(x, w, u)))
@@ -140,7 +140,7 @@ class Manifold(ABC):
     # -- chance -------------------------------------------------------------------------------------
     @final
     def random_point(self, rng: Any, batch: tuple[int, ...] = (), *, like: Array) -> Point:
-        """`from_noise` of noise from a `numpy.random.Generator`: the same point on every backend, to rounding.
+        """`from_noise` of noise from a `numpy.random.Generator`: the same on every backend, to rounding.
 
         `like` is an array that gives framework, dtype and device; `batch` the leading axes.
         """

@@ -84,10 +84,10 @@ def _check_values(manifold: Any, x: Any, name: str, backend: Any) -> None:
     bad = ~(defect <= atol)
     if not bad.any():
         return
-    where = f"{int(bad.sum())} of {bad.size} points" if bad.size > 1 else "it"
+    some = f"{int(bad.sum())} of {bad.size} points" if bad.size > 1 else "it"
     if not all(bool(namespace(a).all(namespace(a).isfinite(a))) for a in leaves(x)):
         raise NotOnManifoldError(f"{name} holds values that are not finite; a point of {manifold} is finite")
     raise NotOnManifoldError(
-        f"{name} is not on {manifold}: {where} off by up to {float(defect.max()):.3g} (tolerance {atol:.3g}); "
+        f"{name} is not on {manifold}: {some} off by {defect.max():.3g} (tolerance {atol:.3g}); "
         "start from `random_point`, or turn any array into a point with `from_noise`"
     )

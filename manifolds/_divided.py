@@ -1,8 +1,8 @@
 """Functions of one real variable with their divided differences f[a], f[a, b], … of orders up to three.
 
 f[a, b] = (f(a) - f(b))/(a - b), and so on up; where arguments meet, derivatives: f[a, a] = f'(a),
-f[a, a, a] = f''(a)/2. These are the derivatives of f as a function of matrices (`_spectral`), and are wanted to
-full accuracy for close and equal arguments. Nothing here is differentiated.
+f[a, a, a] = f''(a)/2. These are the derivatives of f as a function of matrices (`_spectral`), and are
+wanted to full accuracy for close and equal arguments. Nothing here is differentiated.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Analytic(ScalarFunction):
 
     @final
     def divided(self, xp: Any, *nodes: Array) -> Array:
-        """f[nodes]: the quotient of differences where the arguments are apart, else a series about their mean."""
+        """f[nodes]: a quotient of differences where the nodes are apart, else a series about their mean."""
         return self._sorted(xp, _ascending(xp, list(nodes)))
 
     def _sorted(self, xp: Any, nodes: list[Array]) -> Array:
@@ -74,7 +74,7 @@ class _Analytic(ScalarFunction):
         return xp.where(near, series * self.amplitude(xp, mean) / scale ** (len(nodes) - 1), apart)
 
     def _series(self, xp: Any, nodes: list[Array]) -> Array:
-        """Σⱼ coefficient(k + j) hⱼ(nodes) of order k = len(nodes) - 1, hⱼ the complete homogeneous polynomials."""
+        """Σⱼ coefficient(k + j) hⱼ(nodes), hⱼ the complete homogeneous polynomials of k + 1 nodes."""
         order = len(nodes) - 1
         partial = [xp.ones_like(nodes[0])] * len(nodes)  # hⱼ of the first 1, 2, … nodes
         result = self.coefficient(order) * partial[-1]

@@ -1,8 +1,8 @@
 """Functions of a squared length t ≥ 0, smooth at t = 0, with derivatives of every order finite and right.
 
-Near 0 each is a power series, whose own derivatives are those of the function; elsewhere the closed form, at an
-argument kept away from 0. (`where` between a closed form and its limit alone gives a second derivative of 0.)
-The first argument is always the array namespace.
+Near 0 each is a power series, whose own derivatives are those of the function; elsewhere the closed form,
+at an argument kept away from 0. (`where` between a closed form and its limit alone gives a second derivative
+of 0.) The first argument is always the array namespace.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 
 Array = Any
 
-#: Where series and closed forms meet: low enough for the series to be short, high enough for three derivatives
-#: of the closed form to lose no more than two or three digits.
-_ENTIRE, _ATAN = 1.0, 0.1
+#: Where series and closed forms meet: low enough for the series to be short, high enough for three
+#: derivatives of the closed form to lose no more than two or three digits.
+_ENTIRE, _ATAN = 1.0, 0.15
 _COS = tuple((-1) ** k / factorial(2 * k) for k in range(12))
 _SINC = tuple((-1) ** k / factorial(2 * k + 1) for k in range(12))
-_ATANC = tuple((-1) ** k / (2 * k + 1) for k in range(21))
+_ATANC = tuple((-1) ** k / (2 * k + 1) for k in range(25))
 
 
 def root(xp: Any, t: Array) -> Array:
-    """√t, and 0 with the derivative 0 where t ≤ 0; for norms and distances, whose derivative has a kink there."""
+    """√t, and 0 with the derivative 0 where t ≤ 0: for norms and distances, which have a kink there."""
     positive = t > 0
     ones = xp.ones_like(t)
     # `t != t` lets NaN through: a norm of something not finite is not 0
@@ -64,7 +64,7 @@ def angle_over_sine(xp: Any, s: Array, c: Array) -> Array:
 
 
 def _half_angle(xp: Any, s: Array, c: Array) -> tuple[Array, Array, Array, Array]:
-    """`near, s, c, r`: r = s/c = tan²(θ/2) for the series, s and c for the closed form, each harmless elsewhere."""
+    """`near, s, c, r`: r = s/c = tan²(θ/2) for the series, s, c for the closed form; harmless elsewhere."""
     near = s < _ATAN * c
     ones = xp.ones_like(s)
     r = xp.where(near, s, 0.0 * ones) / xp.where(near, c, ones)

@@ -2,12 +2,13 @@
 
 The k-th derivative of f at A in the directions E₁ … Eₖ is, with Ê = QᵀEQ and divided differences f[…],
 
-    T_k(A; E₁ … Eₖ) = Q R Qᵀ,   R_ac = Σ over permutations of E and paths a, b, …, c of f[λ_a, λ_b, …, λ_c] Ê¹_ab ⋯ Êᵏ_·c
+    T_k(A; E₁ … Eₖ) = Q R Qᵀ,   R_ac = Σ f[λ_a, λ_b, …, λ_c] Ê¹_ab ⋯ Êᵏ_·c
 
-(k = 1: Daleckii & Krein 1965, R = F ∘ Ê; in general: Higham 2008, §3.2, Noferini 2017). Each T_k is a function
-with a rule of its own: its derivative in A is T_{k+1} with one direction more, in Eᵢ itself, for it is linear
-there; and as ⟨C, T_k(A; E₁ … Eₖ)⟩ is symmetric in C, E₁ … Eₖ, the transposes are the same functions with C in place
-of what is asked for. Nothing is differentiated through `eigh`, so equal eigenvalues do no harm at any order.
+over all paths a, b, …, c and all orders of the E (k = 1: R = F ∘ Ê, Daleckii & Krein 1965; in general:
+Noferini 2017). Each T_k is a function with a rule of its own: its derivative in A is T_{k+1} with one more
+direction, in Eᵢ itself, for it is linear there; and as ⟨C, T_k(A; E₁ … Eₖ)⟩ is symmetric in C, E₁ … Eₖ, the
+transposes are the same functions, with C in place of what is asked for. Nothing is differentiated through
+`eigh`, so equal eigenvalues do no harm at any order.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def spectral(f: ScalarFunction) -> Callable[[Array], Array]:
 
 
 class Decomposition:
-    """The eigenvalues and eigenvectors of `a`, found once, for several functions: d = Decomposition(a); d(Sqrt())."""
+    """Eigenvalues and -vectors of `a`, found once for several functions: d = Decomposition(a); d(Sqrt())."""
 
     def __init__(self, a: Array):
         self._backend = backend_of(a)
@@ -57,7 +58,7 @@ class Decomposition:
 
 @cache
 def _derivative(backend: Any, f: ScalarFunction, order: int) -> Callable[..., Array]:
-    """T_order, a function of `a, values, vectors, *directions`; the eigenvalues and -vectors are constants in it.
+    """T_order of `a, values, vectors, *directions`; the eigenvalues and -vectors are constants in it.
 
     All directions are symmetric: they come and go through `sym` alone.
     """

@@ -15,7 +15,7 @@ Array = Any
 
 @dataclass(frozen=True, init=False, repr=False)
 class Euclidean(Geodesic):
-    """ℝ^shape with the dot product: `Euclidean(3)` vectors, `Euclidean(4, 2)` matrices, `Euclidean()` numbers.
+    """ℝ^shape, the dot product: `Euclidean(3)` vectors, `Euclidean(4, 2)` matrices, `Euclidean()` numbers.
 
     Complex arrays are points too, with the real inner product (the dimension is then twice `dim`).
     """

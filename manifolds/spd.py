@@ -15,7 +15,7 @@ Array = Any
 
 @dataclass(frozen=True)
 class SPD(Geodesic):
-    """Symmetric positive definite n × n matrices, ⟨u, v⟩ₓ = tr(x⁻¹u x⁻¹v). Bhatia 2007, ch. 6; Pennec et al. 2006.
+    """Symmetric positive definite n × n matrices with ⟨u, v⟩ₓ = tr(x⁻¹u x⁻¹v). Bhatia 2007, ch. 6.
 
     x, u, w : (..., n, n). With x = llᵀ (Cholesky), a ↦ l⁻¹a l⁻ᵀ is an isometry that takes x to I: exp, log,
     distance and transports there are one function of one symmetric matrix.
@@ -50,7 +50,7 @@ class SPD(Geodesic):
         return sym(namespace(x).linalg.inv(x) @ u @ sym(w))
 
     def retract(self, x: Array, u: Array) -> Array:
-        """x + u + u x⁻¹u/2 = x/2 + (x + u) x⁻¹ (x + u)/2: positive for every u, agrees with `exp` to second order.
+        """x + u + u x⁻¹u/2 = x/2 + (x + u) x⁻¹ (x + u)/2: positive for every u. Second order.
 
         Jeuris, Vandebril & Vandereycken 2012, eq. (3.10).
         """
@@ -67,7 +67,7 @@ class SPD(Geodesic):
         return spectral(Exp())(z * self.n**-0.5)
 
     def defect(self, x: Array) -> Array:
-        """|x - xᵀ|/|x|, plus 1 - λ where the smallest eigenvalue λ is not positive; inf where x is not finite."""
+        """|x - xᵀ|/|x|, plus 1 - λ where the smallest eigenvalue λ is not positive; inf if not finite."""
         xp = namespace(x)
         finite = xp.all(xp.isfinite(x), axis=(-2, -1))
         safe = xp.where(finite[..., None, None], x, eye_like(x, self.n))

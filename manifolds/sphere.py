@@ -70,7 +70,7 @@ class Sphere(Geodesic):
         return cos_sqrt(xp, t) * x + sinc_sqrt(xp, t) * u
 
     def log(self, x: Array, y: Array) -> Array:
-        """(θ/sin θ) (y - (x·y) x), θ the angle between x and y; not finite where y = -x, which has no logarithm."""
+        """(θ/sin θ) (y - (x·y) x), θ the angle of x and y. Not finite at y = -x, which has no logarithm."""
         s, c = _chords(x, y, keepdims=True)
         # 1 - x·y = |x - y|²/2: no digits are lost where y is close to x
         return angle_over_sine(namespace(s), s, c) * self.project(x, (y - x) + 0.5 * s * x)
@@ -81,7 +81,7 @@ class Sphere(Geodesic):
         return squared_angle(namespace(s), s, c)
 
     def parallel_transport(self, x: Array, y: Array, u: Array) -> Array:
-        """u - 2 (x + y) ((x + y)·u)/|x + y|²: the reflection that takes x to -y and fixes what is normal to both."""
+        """u - 2 (x + y) ((x + y)·u)/|x + y|²: the reflection that takes x to -y and keeps what is normal."""
         middle = x + y
         return u - (2 * dot(middle, u, 1, keepdims=True) / dot(middle, middle, 1, keepdims=True)) * middle
 

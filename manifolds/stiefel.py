@@ -15,7 +15,7 @@ Array = Any
 
 
 def qr(x: Array, u: Array) -> Array:
-    """The Q of x + u = QR with R's diagonal positive. First order. Absil, Mahony & Sepulchre 2008, eq. (4.8)."""
+    """The Q of x + u = QR, R's diagonal positive. First order. Absil, Mahony & Sepulchre 2008, eq. (4.8)."""
     return qr_unique(x + u)
 
 
@@ -26,7 +26,7 @@ def polar(x: Array, u: Array) -> Array:
 
 
 def cayley(x: Array, u: Array) -> Array:
-    """(I - W/2)⁻¹(I + W/2) x with W = axᵀ - xaᵀ, a = u - x xᵀu/2. Needs no factor of x. Wen & Yin 2013, eq. (19).
+    """(I - W/2)⁻¹(I + W/2) x with W = axᵀ - xaᵀ, a = u - x xᵀu/2. Wen & Yin 2013, eq. (19).
 
     Through a 2p × 2p system: x + l (I - rᵀl/2)⁻¹ rᵀx with l = [a, x], r = [x, -a].
     """

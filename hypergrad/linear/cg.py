@@ -47,7 +47,7 @@ class CG(LinearSolver):
         limit = xp.maximum(tol**2 * scale, space.full(self.atol**2, rho))
 
         def running(state: Any) -> Any:
-            return xp.any(state[4] > limit)
+            return space.any(state[4] > limit)
 
         def step(state: Any) -> Any:
             v, r, p, k, rho = state

@@ -48,7 +48,7 @@ class Neumann(LinearSolver):
         start, r = (space.zeros(b), b) if guess is None else (guess, space.subtract(b, system.apply(guess)))
 
         def running(state: Any) -> Any:
-            return xp.any(xp.logical_and(state[4] > limit, xp.isfinite(state[4])))
+            return space.any(xp.logical_and(state[4] > limit, xp.isfinite(state[4])))
 
         def step(state: Any) -> Any:
             v, r, z, k, rho = state

@@ -37,7 +37,7 @@ class GradientDescent(Unrollable):
             return xp.sqrt(xp.abs(slope)), tol * xp.maximum(xp.abs(value), xp.ones_like(value))
 
         def running(state: Any) -> Any:
-            return xp.logical_not(xp.all(state[-1]))
+            return xp.logical_not(space.all(state[-1]))
 
         def step(state: Any) -> Any:
             at, t, k, done = state
@@ -94,14 +94,14 @@ class GradientDescent(Unrollable):
         manifold, xp = level.manifold, backend.xp
         y, value, _, u, slope = at
 
-        def trial(t: Array) -> tuple[Array, Tree]:
+        def trial(t: Array) -> tuple[Array, Tree, Array]:
             moved = manifold.retract(y, space.scale(-t, u))
-            return level.cost(*outer, moved), moved
+            return level.cost(*outer, moved), moved, space.counts(t) + 1
 
         if isinstance(self.step, (int, float)):
             moved, found = manifold.retract(y, space.scale(-t, u)), space.flags(True, slope)
         else:
-            t, _, moved, found = backtrack(space, self.step, trial, value, slope, t, skip)
+            t, _, moved, found, _ = backtrack(space, self.step, trial, value, slope, t, skip)
         new = self._measure(backend, level, outer, space, moved)
         good = xp.logical_and(found, xp.logical_and(xp.isfinite(new[1]), is_finite(space, new[3])))
         carried_dot = space.dot(new[2], manifold.transport(y, moved, u))

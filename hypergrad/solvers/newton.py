@@ -53,7 +53,7 @@ class Newton(Solver):
                 return moved, measure(moved)[1]
 
             def too_long(state: Any) -> Any:
-                return xp.logical_not(xp.all(xp.logical_or(done, state[2] < norm)))
+                return xp.logical_not(space.all(xp.logical_or(done, state[2] < norm)))
 
             def halve(state: Any) -> Any:
                 t, _, new = state
@@ -68,6 +68,6 @@ class Newton(Solver):
 
         _, norm = measure(init)
         state = (init, norm, space.counts(norm), xp.logical_or(within(init, norm), ~xp.isfinite(norm)))
-        state = backend.while_loop(lambda s: xp.logical_not(xp.all(s[-1])), step, state, max_steps=self.max_steps)
+        state = backend.while_loop(lambda s: xp.logical_not(space.all(s[-1])), step, state, max_steps=self.max_steps)
         y, norm, k, _ = state
         return Solution(y, norm, k, within(y, norm))

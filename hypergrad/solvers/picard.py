@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class Picard(Unrollable):
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for a level that is not a `FixedPoint`."""
         level, xp = _require_fixed_point(level), backend.xp
-        tol = default_tolerance(first_leaf(init), self.tol)
+        tol, image = default_tolerance(first_leaf(init), self.tol), _image(level, outer, space)
 
         def gap(y: Tree, moved: Tree) -> tuple[Any, Any]:
             difference = space.subtract(moved, y)
@@ -37,11 +38,11 @@ class Picard(Unrollable):
             return norm, norm <= tol * xp.maximum(size, xp.ones_like(size))
 
         def running(state: Any) -> Any:
-            return xp.logical_not(xp.all(state[-1]))
+            return xp.logical_not(space.all(state[-1]))
 
         def step(state: Any) -> Any:
             y, moved, norm, k, _, done = state
-            again = level.map(*outer, moved)
+            again = image(moved)
             new_norm, converged = gap(moved, again)
             good = xp.logical_and(is_finite(space, again), ~done)
             y, moved = space.where(good, moved, y), space.where(good, again, moved)
@@ -50,7 +51,7 @@ class Picard(Unrollable):
             converged = xp.logical_or(xp.logical_and(good, converged), state[4])
             return y, moved, norm, k, converged, xp.logical_or(done, xp.logical_or(converged, ~good))
 
-        moved = level.map(*outer, init)
+        moved = image(init)
         norm, converged = gap(init, moved)
         stop = xp.logical_or(converged, ~is_finite(space, moved))
         state = (init, moved, norm, space.counts(norm), converged, stop)
@@ -62,12 +63,23 @@ class Picard(Unrollable):
     ) -> Solution:
         """See `Unrollable`: ITD of Grazzi et al. 2020."""
         level, xp = _require_fixed_point(level), backend.xp
-        y = backend.repeat(lambda p: level.map(*outer, p), init, steps=steps)
+        y = backend.repeat(_image(level, outer, space), init, steps=steps)
         plain = backend.stop_gradient(y)
-        norm = point_norm(space, space.subtract(level.map(*backend.stop_gradient(outer), plain), plain))
+        norm = point_norm(space, space.subtract(_image(level, backend.stop_gradient(outer), space)(plain), plain))
         tol = default_tolerance(first_leaf(norm), self.tol)
         converged = norm <= tol * xp.maximum(point_norm(space, plain), xp.ones_like(norm))
         return Solution(y, norm, space.counts(norm) + steps, converged)
+
+
+def _image(level: FixedPoint, outer: tuple[Tree, ...], space: Space) -> Callable[[Tree], Tree]:
+    """y ↦ map(outer, y), put back on the manifold, which rounding would leave: a formula of a map may amplify what is
+    normal to the manifold (the exponential map of the sphere does)."""
+
+    def image(y: Tree) -> Tree:
+        moved = level.map(*outer, y)
+        return level.manifold.retract(moved, space.zeros(moved))
+
+    return image
 
 
 def _require_fixed_point(level: Level) -> FixedPoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._space import Space, epsilon
 
@@ -47,40 +47,54 @@ def first_step(rule: StepRule) -> float:
     return float(rule) if isinstance(rule, (int, float)) else search_of(rule).initial
 
 
+class Found(NamedTuple):
+    """What a line search ended with: the step, the value there, what `trial` gave with it, whether it descends
+    enough, and the work of all trials."""
+
+    t: Array
+    value: Array
+    extra: Tree
+    enough: Array
+    work: Array
+
+
 def backtrack(
     space: Space,
     rule: StepRule,
-    trial: Callable[[Array], tuple[Array, Tree]],
+    trial: Callable[[Array], tuple[Array, Tree, Array]],
     value: Array,
     slope: Array,
     t: Array,
     skip: Array,
-) -> tuple[Array, Array, Tree, Array]:
-    """Shorten `t` until `trial(t) = (value, what was found there)` descends enough: t, value, found, whether it does.
+    noise: Array | float = 0.0,
+) -> Found:
+    """Shorten `t` until `trial(t) = (value, extra, work)` descends enough.
 
-    `slope` is ‖grad‖². Rounding of the value, 10 eps of it, is forgiven. Problems in `skip` are left alone.
+    `slope` is ‖grad‖². Rounding of the value, 10 eps of it, and twice its `noise` are forgiven. Problems in `skip` are
+    left alone.
     """
     xp, search = space.backend.xp, search_of(rule)
-    forgiven = 10 * epsilon(value) * xp.abs(value)
+    forgiven = 10 * epsilon(value) * xp.abs(value) + 2 * noise
 
     def enough(t: Array, new: Array) -> Array:
         return xp.logical_and(xp.isfinite(new), new <= value - search.slope * t * slope + forgiven)
 
     def running(state: Any) -> Any:
-        return xp.logical_not(xp.all(state[-1]))
+        return xp.logical_not(space.all(state[1]))
 
     def step(state: Any) -> Any:
-        t, old_value, old_found, done = state
-        t = xp.where(done, t, search.shrink * t)
-        new, found = trial(t)
-        found = space.freeze(done, old_found, found)
-        new = xp.where(done, old_value, new)
-        return t, new, found, xp.logical_or(done, enough(t, new))
+        at, done = state
+        t = xp.where(done, at.t, search.shrink * at.t)
+        new, extra, work = trial(t)
+        extra = space.freeze(done, at.extra, extra)
+        new = xp.where(done, at.value, new)
+        ok = enough(t, new)
+        return Found(t, new, extra, ok, at.work + work), xp.logical_or(done, ok)
 
-    new, found = trial(t)
-    state = (t, new, found, xp.logical_or(skip, enough(t, new)))
-    t, new, found, _ = space.backend.while_loop(running, step, state, max_steps=search.max_halvings)
-    return t, new, found, enough(t, new)
+    new, extra, work = trial(t)
+    ok = enough(t, new)
+    state = (Found(t, new, extra, ok, work), xp.logical_or(skip, ok))
+    return space.backend.while_loop(running, step, state, max_steps=search.max_halvings)[0]
 
 
 def next_trial(space: Space, rule: StepRule, t: Array, carried_dot: Array, size: Array) -> Array:

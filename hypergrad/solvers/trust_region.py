@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...backends import Backend
 from .._space import Space, epsilon
@@ -37,61 +37,67 @@ class TrustRegion(Solver):
         noise, tol = 1e3 * epsilon(first_leaf(init)), default_tolerance(first_leaf(init), self.tol)
         size = space.size(init)
         max_products = self.max_products or min(size, 1000)
-        first, w0 = level.value_and_residual(backend, outer, init)
-        w0 = manifold.project(init, w0)
-        start_norm = xp.sqrt(xp.abs(space.dot(w0, manifold.sharp(init, w0))))
 
-        def running(state: Any) -> Any:
-            return xp.logical_not(xp.all(state[-1]))
-
-        def step(state: Any) -> Any:
-            y, _, radius, k, before, at_floor, _, done = state
+        def measure(y: Tree) -> _Measured:
             value, w = level.value_and_residual(backend, outer, y)
             w = manifold.project(y, w)
             g = manifold.sharp(y, w)
-            norm = xp.sqrt(xp.abs(space.dot(w, g)))
-            limit = tol * xp.maximum(xp.abs(value), xp.ones_like(value))
-            converged = norm <= limit
-            stalled = xp.logical_and(at_floor, norm > 0.5 * before)
-            done = xp.logical_or(xp.logical_or(done, xp.logical_or(converged, stalled)), ~xp.isfinite(norm))
-            form, _ = level.operator(backend, outer, y)
-            goal = xp.maximum(norm * xp.minimum(0.1 + 0 * norm, space.ratio(norm, start_norm)), 0.1 * limit)
+            return _Measured(y, value, w, g, xp.sqrt(xp.abs(space.dot(w, g))))
+
+        def limit(at: _Measured) -> Array:
+            return tol * xp.maximum(xp.abs(at.value), xp.ones_like(at.value))
+
+        start = measure(init)
+
+        def running(state: Any) -> Any:
+            return xp.logical_not(space.all(state[-1]))
+
+        def step(state: Any) -> Any:
+            at, radius, k, done = state
+            form, _ = level.operator(backend, outer, at.point)
+            goal = at.norm * xp.minimum(0.1 + 0 * at.norm, space.ratio(at.norm, start.norm))
             eta, image, at_boundary = _steihaug(
                 space,
-                lambda v: manifold.project(y, form(v)),
-                lambda c: manifold.sharp(y, c),
-                (w, g),
+                lambda v: manifold.project(at.point, form(v)),
+                lambda c: manifold.sharp(at.point, c),
+                (at.covector, at.gradient),
                 radius,
-                goal,
+                xp.maximum(goal, 0.1 * limit(at)),
                 done,
                 max_products,
             )
-            moved = manifold.retract(y, eta)
-            new_value = level.cost(*outer, moved)
-            predicted = -(space.dot(w, eta) + 0.5 * space.dot(image, eta))
-            slack = noise * xp.maximum(xp.abs(value), xp.abs(first))
-            ratio = space.ratio(value - new_value + slack, predicted + slack)
-            good = xp.logical_and(xp.isfinite(new_value), is_finite(space, moved))
-            accepted = xp.logical_and(xp.logical_and(good, ratio > 0.1), ~done)
+            new = measure(manifold.retract(at.point, eta))
+            predicted = -(space.dot(at.covector, eta) + 0.5 * space.dot(image, eta))
+            slack = noise * xp.maximum(xp.abs(at.value), xp.abs(start.value))
+            ratio = space.ratio(at.value - new.value + slack, predicted + slack)
+            good = xp.logical_and(xp.logical_and(xp.isfinite(new.value), xp.isfinite(new.norm)), is_finite(space, new.point))
+            at_floor = predicted <= slack  # rounding of the cost hides any decrease: only the gradient can tell
+            worse = xp.logical_and(at_floor, new.norm > at.norm)
+            accepted = xp.logical_and(xp.logical_and(good, ratio > 0.1), ~xp.logical_or(done, worse))
             shrink = xp.logical_or(~good, ratio < 0.25)
             grow = xp.logical_and(ratio > 0.75, at_boundary)
             new_radius = xp.where(shrink, 0.25 * radius, xp.where(grow, 2 * radius, radius))
-            return (
-                space.where(accepted, moved, y),
-                norm,
-                xp.where(done, radius, new_radius),
-                k + xp.astype(~done, k.dtype),
-                norm,
-                predicted <= slack,
-                converged,
-                done,
-            )
+            kept = _Measured(*(space.where(accepted, a, b) for a, b in zip(new, at, strict=True)))
+            stalled = xp.logical_and(at_floor, new.norm > 0.5 * at.norm)
+            finished = xp.logical_or(kept.norm <= limit(kept), stalled)
+            radius = xp.where(done, radius, new_radius)
+            return kept, radius, k + xp.astype(~done, k.dtype), xp.logical_or(done, finished)
 
-        radius = 0.5 * size**0.5 if self.radius is None else self.radius
-        no = space.flags(False, start_norm)
-        state = (init, start_norm, space.full(radius, start_norm), space.counts(start_norm), start_norm, no, no, no)
-        y, norm, _, k, _, _, converged, _ = backend.while_loop(running, step, state, max_steps=self.max_steps + 1)
-        return Solution(y, norm, k, converged)
+        radius = space.full(0.5 * size**0.5 if self.radius is None else self.radius, start.norm)
+        stop = xp.logical_or(start.norm <= limit(start), ~xp.isfinite(start.norm))
+        state = (start, radius, space.counts(start.norm), stop)
+        at, _, k, _ = backend.while_loop(running, step, state, max_steps=self.max_steps)
+        return Solution(at.point, at.norm, k, at.norm <= limit(at))
+
+
+class _Measured(NamedTuple):
+    """A point with the cost there, its projected differential, the gradient and the gradient's norm."""
+
+    point: Tree
+    value: Array
+    covector: Tree
+    gradient: Tree
+    norm: Array
 
 
 def _steihaug(
@@ -116,7 +122,7 @@ def _steihaug(
     nothing = xp.zeros_like(rho)
 
     def running(state: Any) -> Any:
-        return xp.logical_not(xp.all(state[-1]))
+        return xp.logical_not(space.all(state[-1]))
 
     def step(state: Any) -> Any:
         eta, image, r, p, rho, eta_p, p_p, eta_eta, at_boundary, done = state
