@@ -7,11 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 import array_api_compat
+import numpy as np
 
 from ._base import Array, Backend, Tree
-from ._errors import NoDerivativeError
+from ._errors import NoDerivativeError, ShapeError
 from ._trees import flatten, leaves, tree_map
-from .tape import Program, Tape, Traced, TracedArray, TracedNamespace, call_with_rule, raw, substituting, top_tape
+from .tape import (
+    Program,
+    Tape,
+    Traced,
+    TracedArray,
+    TracedNamespace,
+    custom_derivative,
+    hoist,
+    raw,
+    substituted,
+)
 
 
 class ArrayAPIBackend(Backend):
@@ -39,21 +50,30 @@ class ArrayAPIBackend(Backend):
             found = self._inexact[dtype] = bool(self.xp.isdtype(dtype, kinds))
         return found
 
-    # -- arrays -----------------------------------------------------------------------------------------------------
+    # -- arrays ------------------------------------------------------------------------------------
     def is_eager(self, *trees: Tree) -> bool:
         """Always: these libraries compute at once."""
         return True
 
-    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
+    def asarray(
+        self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None
+    ) -> Array:
         """See the base class."""
         if like is not None:
-            like = raw(like)
-            dtype, device = dtype or like.dtype, device or self.device(like)
+            dtype = like.dtype if dtype is None else dtype
+            device = self.device(like) if device is None else device
         return self.xp.asarray(value, dtype=dtype, device=device)
 
     def device(self, array: Array) -> Any:
         """See the base class."""
         return array_api_compat.device(raw(array))
+
+    def solve_or_nan(self, matrix: Array, b: Array) -> Array:
+        """See the base class; one singular matrix makes the whole batch NaN."""
+        try:
+            return self.xp.linalg.solve(matrix, b)
+        except np.linalg.LinAlgError:
+            return self.xp.full_like(b, float("nan"))
 
     def to_device(self, array: Array, device: Any) -> Array:
         """See the base class."""
@@ -63,148 +83,115 @@ class ArrayAPIBackend(Backend):
         """See the base class; there is nothing to wait for."""
         return tree
 
-    # -- differentiation --------------------------------------------------------------------------------------------
+    # -- differentiation ---------------------------------------------------------------------------
     def _trace(self, f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Any:
-        """Run `f` on a fresh tape: the values, the structure of inputs and output, and the linear program."""
+        """Run `f` on a fresh tape: inputs, values, the output's structure, linear program, inputs' structure."""
         tape = Tape(self)
-        ins, rebuild = flatten(primals) if len(primals) != 1 else flatten(primals[0])
-        traced = [tape.input(x) if self.is_inexact(x) else x for x in ins]
+        single = len(primals) == 1 and hasattr(primals[0], "dtype")
+        ins, rebuild = (list(primals), tuple) if single else flatten(primals)
+        moving = [self.is_inexact(x) for x in ins]
+        traced = [tape.input(x) if m else x for x, m in zip(ins, moving, strict=True)]
         try:
-            out = f(rebuild(traced)) if len(primals) == 1 else f(*rebuild(traced))
+            outs, rebuild_out = flatten(f(*rebuild(traced)))
         finally:
             tape.is_open = False
-        outs, rebuild_out = flatten(out)
         mine = [isinstance(o, Traced) and o._tape is tape for o in outs]
         values = [o.value if m else o for o, m in zip(outs, mine, strict=True)]
-        inputs = [t._index if self.is_inexact(x) else -1 for t, x in zip(traced, ins, strict=True)]
-        program = Program(tape, inputs, [o._index if m else None for o, m in zip(outs, mine, strict=True)])
+        program = Program(
+            tape,
+            [t._index if m else -1 for t, m in zip(traced, moving, strict=True)],
+            [o._index if m else None for o, m in zip(outs, mine, strict=True)],
+        )
         tape.nodes = []
-        return ins, values, rebuild_out, program
+        return ins, values, rebuild_out, program, rebuild
 
     def vjp(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]:
         """See the base class."""
-        ins, values, rebuild_out, program = self._trace(f, primals)
-        zeros_like = self.traced_namespace.zeros_like
-        structure = flatten(primals)[1]
+        ins, values, rebuild_out, program, rebuild = self._trace(f, primals)
 
         def pull(cotangent: Tree) -> tuple[Tree, ...]:
-            pulled = program.pull(leaves(cotangent))
-            pulled = [zeros_like(x) if p is None else p for p, x in zip(pulled, ins, strict=True)]
-            return (pulled[0],) if len(pulled) == len(primals) == 1 and ins[0] is primals[0] else structure(pulled)
+            pulled = program.pull(self._matched(cotangent, values, "cotangent"))
+            return rebuild([self._zero(x) if p is None else p for p, x in zip(pulled, ins, strict=True)])
 
         return rebuild_out(values), pull
 
     def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
         """See the base class."""
-        _, values, rebuild_out, program = self._trace(f, primals)
-        zeros_like = self.traced_namespace.zeros_like
+        ins, values, rebuild_out, program, _ = self._trace(f, primals)
 
         def push(*tangents: Tree) -> Tree:
-            pushed = program.push(leaves(tangents))
-            return rebuild_out([zeros_like(v) if t is None else t for t, v in zip(pushed, values, strict=True)])
+            pushed = program.push(self._matched(tangents, ins, "tangent"))
+            return rebuild_out(
+                [self._zero(v) if t is None else t for t, v in zip(pushed, values, strict=True)]
+            )
 
         return rebuild_out(values), push
 
-    def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+    def _matched(self, tree: Tree, likes: list[Any], what: str) -> list[Any]:
+        """The leaves of a cotangent or tangent, of the shapes and dtypes of `likes`."""
+        found = list(leaves(tree))
+        if len(found) != len(likes):
+            raise ShapeError(f"a {what} of {len(found)} arrays was given where {len(likes)} are expected")
+        for i, (given, like) in enumerate(zip(found, likes, strict=True)):
+            if not self.is_inexact(like):
+                continue
+            shape = getattr(given, "shape", None)
+            if shape is None:
+                given = found[i] = self.asarray(given, like=like)
+                shape = given.shape
+            if shape != like.shape:
+                raise ShapeError(f"a {what} of shape {shape} was given where {like.shape} is expected")
+            if given.dtype != like.dtype:
+                found[i] = self.traced_namespace.fit_dtype(given, like.dtype)
+        return found
+
+    def _zero(self, like: Any) -> Any:
+        return self.traced_namespace.zeros_like(like) if hasattr(like, "dtype") else like * 0
+
+    def jvp(
+        self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]
+    ) -> tuple[Tree, Tree]:
         """See the base class: one run of the linear program."""
         value, push = self.linearize(f, *primals)
         return value, push(*tangents)
 
     def stop_gradient(self, tree: Tree) -> Tree:
         """See the base class."""
-        return tree_map(raw, tree)
+        return tree_map(lambda leaf: raw(substituted(leaf)), tree)
 
     def forbid_gradient(self, tree: Tree, why: str) -> Tree:
         """See the base class: raises at once for a traced array."""
-        if any(isinstance(leaf, Traced) for leaf in leaves(tree)):
+        found = [substituted(leaf) for leaf in leaves(tree)]
+        if any(isinstance(leaf, Traced) for leaf in found):
             raise NoDerivativeError(why)
         return tree
 
-    def custom_derivative(self, function: Any, pushforward: Any, pullback: Any) -> Callable[..., Tree]:
-        """See the base class."""
-
-        def wrapped(*trees: Tree) -> Tree:
-            structures = [flatten(t) for t in trees]
-            flat = [leaf for ins, _ in structures for leaf in ins]
-            rebuild_out: list[Callable[[Any], Any]] = []
-
-            def unflatten(values: list[Any]) -> tuple[Tree, ...]:
-                """One tree for each argument; None where all its leaves are None."""
-                found, start = [], 0
-                for ins, rebuild in structures:
-                    part = values[start : start + len(ins)]
-                    start += len(ins)
-                    if all(v is None for v in part):
-                        found.append(None)
-                    else:
-                        filled = [self._zeros(x) if v is None else v for v, x in zip(part, ins, strict=True)]
-                        found.append(rebuild(filled))
-                return tuple(found)
-
-            def run(args: list[Any]) -> list[Any]:
-                outs, rebuild = flatten(function(*unflatten(args)))
-                rebuild_out.append(rebuild)
-                return outs
-
-            def push(args: list[Any], outs: list[Any], tangents: list[Any]) -> list[Any]:
-                return leaves(pushforward(unflatten(args), rebuild_out[0](outs), unflatten(tangents)))
-
-            def pull(args: list[Any], outs: list[Any], cotangents: list[Any], needs: list[bool]) -> list[Any]:
-                filled = [self._zeros(o) if c is None else c for c, o in zip(cotangents, outs, strict=True)]
-                wanted, start = [], 0
-                for ins, _ in structures:
-                    wanted.append(any(needs[start : start + len(ins)]))
-                    start += len(ins)
-                pulled = pullback(unflatten(args), rebuild_out[0](outs), rebuild_out[0](filled), tuple(wanted))
-                flat_pulled: list[Any] = []
-                for p, (ins, _) in zip(pulled, structures, strict=True):
-                    flat_pulled += [None] * len(ins) if p is None else leaves(p)
-                return flat_pulled
-
-            outs = call_with_rule(run, push, pull, flat)
-            return rebuild_out[0](outs)
-
-        return wrapped
-
-    def _zeros(self, like: Any) -> Any:
-        return self.traced_namespace.zeros_like(like)
+    def custom_derivative(
+        self, function: Any, pushforward: Any, pullback: Any, *, transposable: bool = False
+    ) -> Callable[..., Tree]:
+        """See the base class; both rules are used."""
+        return custom_derivative(self.traced_namespace, function, pushforward, pullback)
 
     def hoist(self, f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
-        """See the base class. The tapes that `f` captured from show in its output on plain arguments."""
-        plain = self.stop_gradient(args)
-        captured: dict[int, Traced] = {}
-        tapes: set[Tape] = set()
+        """See the base class: traced arrays are recognised, and replaced, where an operation meets them."""
+        return hoist(f, args)
 
-        def record(traced: Traced) -> Any:
-            captured.setdefault(id(traced), traced)
-            return raw(traced)
+    def matrix(self, apply: Callable[[Array], Array], like: Array) -> Array:
+        """See the base class; of traced arrays too."""
+        ns, n = self.traced_namespace, like.shape[-1]
+        eye = ns.eye(n, dtype=like.dtype, device=self.device(like))
+        return ns.stack([apply(ns.broadcast_to(eye[i, ...], like.shape)) for i in range(n)], axis=-1)
 
-        tape = top_tape(leaves(f(*plain)))
-        while tape is not None and tape not in tapes:
-            tapes.add(tape)
-            with substituting(dict.fromkeys(tapes, record)):
-                tape = top_tape(leaves(f(*plain)))
-        if not captured:
-            return (lambda _, *args: f(*args)), ()
-        order = {key: place for place, key in enumerate(captured)}
-
-        def hoisted(given: tuple[Array, ...], *args: Tree) -> Tree:
-            def stand_in(traced: Traced) -> Any:
-                place = order.get(id(traced))
-                return traced if place is None else given[place]
-
-            with substituting(dict.fromkeys(tapes, stand_in)):
-                return f(*args)
-
-        return hoisted, tuple(captured.values())
-
-    # -- control ----------------------------------------------------------------------------------------------------
+    # -- control -----------------------------------------------------------------------------------
     def while_loop(self, cond: Any, body: Any, state: Tree, *, max_steps: int) -> Tree:
         """See the base class."""
-        for _ in range(max_steps):
-            if not bool(cond(state)):
-                break
-            state = body(state)
+        with np.errstate(
+            over="ignore", invalid="ignore", divide="ignore"
+        ):  # loops look at what is not finite
+            for _ in range(max_steps):
+                if not bool(cond(state)):
+                    break
+                state = body(state)
         return state
 
     def repeat(self, body: Callable[[Tree], Tree], state: Tree, *, steps: int) -> Tree:

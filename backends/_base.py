@@ -69,6 +69,10 @@ class Backend(ABC):
         xp, zero = self.xp, b == 0
         return xp.where(zero, xp.zeros_like(a), a / xp.where(zero, xp.ones_like(b), b))
 
+    def solve_or_nan(self, matrix: Array, b: Array) -> Array:
+        """`linalg.solve` of plain arrays, NaN where the library would raise because a matrix is singular."""
+        return self.xp.linalg.solve(matrix, b)
+
     def noise(self, rng: Any, shape: tuple[int, ...], *, like: Array) -> Array:
         """Standard normal numbers from a `numpy.random.Generator`, with the dtype and device of `like`.
 
@@ -118,6 +122,8 @@ class Backend(ABC):
         function: Callable[..., Tree],
         pushforward: Callable[[tuple[Tree, ...], Tree, tuple[Tree | None, ...]], Tree],
         pullback: Callable[[tuple[Tree, ...], Tree, Tree, tuple[bool, ...]], tuple[Tree | None, ...]],
+        *,
+        transposable: bool = False,
     ) -> Callable[..., Tree]:
         """`function(*trees)` with its derivative given by hand, both ways.
 
@@ -125,9 +131,10 @@ class Backend(ABC):
         `pullback(primals, out, cotangent, needs)`: the cotangent of each primal whose `needs` is true, None for
         the others. Both are made of differentiable operations on their arguments and may call the returned
         function itself: then derivatives of every order follow. `function` itself is never differentiated
-        and sees no traced arrays where the framework can avoid it. JAX uses only `pushforward`, which must
-        then be linear in the tangents; the others use whichever the mode asks for. `function` must not close
-        over arrays that are being differentiated: pass them as arguments (see `hoist`).
+        and sees no traced arrays where the framework can avoid it. `function` must not close over arrays that are
+        being differentiated: pass them as arguments (see `hoist`). With `transposable`, `pushforward` promises to be
+        made of operations that the framework itself can transpose (no other such function called on
+        tangents): JAX then needs no `pullback` and traces less.
         """
 
     @abstractmethod

@@ -31,7 +31,9 @@ class CupyBackend(ArrayAPIBackend):
         """CuPy's arrays."""
         return isinstance(leaf, cupy.ndarray)
 
-    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
+    def asarray(
+        self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None
+    ) -> Array:
         """See the base class."""
         if not cupy.cuda.is_available():
             raise BackendUnavailableError("cupy is installed but finds no GPU that it can use")

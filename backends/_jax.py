@@ -13,6 +13,7 @@ import numpy as np
 from . import _jax_solve
 from ._base import Array, Backend, MakeOperator, Tree
 from ._errors import DTypeError, NoDerivativeError
+from ._jax_linear import linear_map
 from ._jax_namespace import xp
 
 _map = jax.tree_util.tree_map
@@ -120,18 +121,37 @@ class JaxBackend(Backend):
         function: Callable[..., Tree],
         pushforward: Callable[[tuple[Tree, ...], Tree, tuple[Tree | None, ...]], Tree],
         pullback: Callable[[tuple[Tree, ...], Tree, Tree, tuple[bool, ...]], tuple[Tree | None, ...]],
+        *,
+        transposable: bool = False,
     ) -> Callable[..., Tree]:
-        """`jax.custom_jvp` (a `custom_vjp` cannot be differentiated forward): `pullback` is not used.
+        """`jax.custom_jvp` (a `custom_vjp` cannot be differentiated forward).
 
         The rule takes the value from the wrapped function, not from `function`, or the derivatives from
-        the third on would go through `function`.
+        the third on would go through `function`. Its tangent is one linear primitive with `pullback` as the transpose,
+        or, if it is `transposable`, `pushforward` as it stands.
         """
         wrapped = jax.custom_jvp(function)
 
         def rule(primals: tuple, tangents: tuple) -> tuple:
             out = wrapped(*primals)
-            moved = pushforward(primals, out, tuple(map(_given_tangent, primals, tangents)))
-            return out, _map(_tangent, out, moved)
+            given = tuple(map(_given_tangent, primals, tangents))
+            live = [i for i, t in enumerate(given) if t is not None]
+            if transposable or not all(map(_differentiable, jax.tree_util.tree_leaves((out, [primals[i] for i in live])))):
+                return out, _map(_tangent, out, pushforward(primals, out, given))
+            needs = tuple(t is not None for t in given)
+
+            def push(parameters: tuple, vectors: tuple) -> Tree:
+                primals, out = parameters
+                filled = dict(zip(live, vectors, strict=True))
+                moved = pushforward(primals, out, tuple(filled.get(i) for i in range(len(primals))))
+                return _map(_tangent, out, moved)
+
+            def pull(parameters: tuple, cotangent: Tree) -> tuple:
+                primals, out = parameters
+                pulled = pullback(primals, out, _map(_conjugate_leaf, cotangent), needs)
+                return tuple(_map(_conjugate_leaf, pulled[i]) for i in live)
+
+            return out, linear_map(push, pull, (primals, out), tuple(given[i] for i in live))
 
         wrapped.defjvp(rule, symbolic_zeros=True)
         return wrapped

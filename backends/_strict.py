@@ -18,8 +18,8 @@ _Array: type = type(xp.asarray(0))
 class TracedStrictArray(Traced, _Array):
     """A traced array that array_api_strict's operators yield to.
 
-    They raise for whatever is not their own array; but Python asks the right operand first where its class is a
-    subclass of the left one's.
+    They raise for whatever is not their own array; but Python asks the right operand first where its class is
+    a subclass of the left one's.
     """
 
     __slots__ = ("_index", "_tape", "value")
@@ -33,8 +33,8 @@ class TracedStrictArray(Traced, _Array):
     @property
     def _array(self) -> Any:
         raise NoDerivativeError(
-            "a function of array_api_strict was called on an array that is being differentiated; call that of "
-            "nestfold.namespace(array) instead"
+            "a function of array_api_strict was called on an array that is being differentiated; "
+            "call that of nestfold.namespace(array) instead"
         )
 
 
@@ -48,6 +48,10 @@ class StrictBackend(ArrayAPIBackend):
     def owns(self, leaf: Any) -> bool:
         """array_api_strict's arrays."""
         return isinstance(leaf, _Array)
+
+    def is_inexact(self, leaf: Any) -> bool:
+        """See the base class; NumPy's dtypes must not be compared with these."""
+        return isinstance(leaf, _Array) and super().is_inexact(leaf)
 
     def to_numpy(self, array: Array) -> Any:
         """See the base class."""

@@ -52,6 +52,11 @@ class TorchBackend(Backend):
         with _outside_transformations():
             return np.array(array.resolve_conj().resolve_neg().cpu().numpy())
 
+    def solve_or_nan(self, matrix: Array, b: Array) -> Array:
+        """See the base class."""
+        solution, info = torch.linalg.solve_ex(matrix, b)
+        return torch.where((info == 0)[..., None, None], solution, torch.nan)
+
     def device(self, array: Array) -> Any:
         """`array.device`."""
         return array.device
@@ -103,6 +108,8 @@ class TorchBackend(Backend):
         function: Callable[..., Tree],
         pushforward: Callable[[tuple[Tree, ...], Tree, tuple[Tree | None, ...]], Tree],
         pullback: Callable[[tuple[Tree, ...], Tree, Tree, tuple[bool, ...]], tuple[Tree | None, ...]],
+        *,
+        transposable: bool = False,
     ) -> Callable[..., Tree]:
         """A `torch.autograd.Function` that saves its inputs and outputs."""
         return _torch_rule.custom_derivative(function, pushforward, pullback)

@@ -94,7 +94,9 @@ class _Function(torch.autograd.Function):
         primals, out = call.saved(saved)
         outputs = saved[call.inputs.count :]
         given = [torch.zeros_like(v) if c is None else c for c, v in zip(cotangents, outputs, strict=True)]
-        needs = tuple(any(own) for own in call.inputs.split(ctx.needs_input_grad[1:]))
+        edges = zip(ctx.needs_input_grad[1:], ctx.next_functions, strict=True)
+        asked = [needed and _asked(node) for needed, (node, _) in edges]
+        needs = tuple(any(own) for own in call.inputs.split(asked))
         pulled = call.pullback(primals, out, call.outputs.fill(given)[0], needs)
         pulled = tuple(tree if needed else None for tree, needed in zip(pulled, needs, strict=True))
         picked = zip(call.inputs.pick(pulled), saved, strict=False)
@@ -122,6 +124,20 @@ class _Function(torch.autograd.Function):
             call.outputs = entry.outputs
         stacked = tuple(torch.stack(column) for column in zip(*entries, strict=True))
         return stacked, (0,) * len(stacked)
+
+
+def _asked(node: Any) -> bool:
+    """Whether the pass of autograd under way wants what goes to this node.
+
+    `needs_input_grad` only says that something was differentiable when the graph was made. A leaf's node cannot be
+    asked: then yes.
+    """
+    if node is None:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:
+        return True
 
 
 def apply(call: Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -75,4 +75,5 @@ def implicit_solution(
         _, pull = backend.vjp(lambda p: level_at(p[0]).residual(backend, p[1], y), (captured, outer))
         return tree_map(lambda a: -a, pull(adjoint)[0]), None
 
-    return backend.custom_derivative(lambda _, y: y, pushforward, pullback)(parameters, y)
+    rule = backend.custom_derivative(lambda _, y: y, pushforward, pullback, transposable=True)
+    return rule(parameters, y)

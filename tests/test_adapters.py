@@ -1,40 +1,26 @@
 """The adapters of PyTorch and JAX, against each other, closed forms and finite differences."""
 
-from __future__ import annotations
-
-import contextlib
-import gc
-import weakref
-
 import numpy as np
 import pytest
 
+from nestfold.backends import get_backend
+from nestfold.testing._usable import double_precision
+
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
-
-import jax.numpy as jnp  # noqa: E402
-
-from nestfold.backends import DTypeError, NoDerivativeError, get_backend  # noqa: E402
-
-enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
-forward_mode_of_torch = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+jnp = jax.numpy
 
 
 @pytest.fixture(params=["torch", "jax"])
 def adapter(request):
-    with enable_x64(True) if request.param == "jax" else contextlib.nullcontext():
+    with double_precision(request.param):
         yield get_backend(request.param)
 
 
 @pytest.fixture
-def torch_backend():
-    return get_backend("torch")
-
-
-@pytest.fixture
-def jax_backend():
-    with enable_x64(True):
-        yield get_backend("jax")
+def both():
+    with double_precision("jax"):
+        yield get_backend("torch"), get_backend("jax")
 
 
 def numbers(*shape, seed=0):
@@ -99,16 +85,6 @@ def test_vjp_jvp_and_linearize_agree_with_closed_forms(adapter):
     close(adapter, push(-u), -tangent)
 
 
-def test_linearize_keeps_writes_into_constants(torch_backend):
-    def f(x):
-        constant = torch.zeros(2, dtype=x.dtype)
-        constant[0] = 3.0
-        return constant * x + torch_backend.xp.eye(2, dtype=x.dtype) @ x
-
-    x = torch.ones(2, dtype=torch.float64)
-    close(torch_backend, torch_backend.linearize(f, x)[1](x), np.array([4.0, 1.0]))
-
-
 def test_trees_unused_and_integer_arguments(adapter):
     def f(tree, unused):
         x, k = tree["x"], tree["k"]
@@ -152,7 +128,7 @@ def test_complex_cotangents_point_along_steepest_ascent(adapter):
     close(adapter, adapter.vjp(lambda r: r * z, real)[1](c)[0], xp.real(xp.conj(z) * c))
 
 
-@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("order", [1, 2])
 def test_every_nesting_of_modes_has_the_same_derivatives(adapter, order):
     directions = [adapter.asarray(numbers(3, 3, seed=s)) for s in range(1, 4)]
     weight = adapter.asarray(numbers(3, 3, seed=9))
@@ -199,117 +175,6 @@ def test_custom_derivative_of_a_poisoned_function(adapter, order):
                 g = (pushed if word >> level & 1 else along)(adapter, g, directions[level])
             answers.append(g(x))
         close(adapter, *answers, 1e-10)
-
-
-def test_custom_derivative_under_transformations_of_jax(jax_backend):
-    weight, v, x = (jnp.asarray(a) for a in (numbers(3, 3, seed=9), numbers(3, 3), regular(3)))
-    answers = []
-    for inverse in (jnp.linalg.inv, poisoned_inverse(jax_backend)):
-
-        def f(x, inverse=inverse):
-            return jnp.sum(inverse(x) * weight) ** 2
-
-        third = jax.grad(lambda x, f=f: jax.jvp(jax.grad(f), (x,), (v,))[1][0, 1])
-        answers.append(
-            [
-                jax.jit(jax.hessian(f))(x),
-                jax.jit(third)(x),
-                jax.grad(jax.jit(f))(x),
-                jax.vmap(jax.grad(f))(jnp.stack([x, x + v])),
-            ]
-        )
-    for expected, found in zip(*answers, strict=True):
-        close(jax_backend, found, expected, 1e-10)
-
-
-@forward_mode_of_torch
-def test_custom_derivative_under_transformations_of_torch(torch_backend):
-    weight, v, x = (torch.asarray(a) for a in (numbers(3, 3, seed=9), numbers(3, 3), regular(3)))
-    answers = []
-    for inverse in (torch.linalg.inv, poisoned_inverse(torch_backend)):
-
-        def f(x, inverse=inverse):
-            return torch.sum(inverse(x) * weight) ** 2
-
-        once = gradient(torch_backend, f)
-        answers.append(
-            [
-                torch.func.jacrev(torch.func.jacrev(f))(x),
-                torch.func.hessian(f)(x),
-                torch.func.vmap(torch.func.grad(f))(torch.stack([x, x + v])),
-                torch.func.grad(lambda x, once=once: torch.sum(once(x) * v))(x),
-                torch.func.jvp(once, (x,), (v,))[1],
-                torch.func.grad(lambda x, f=f: torch_backend.jvp(f, (x,), (v,))[1])(x),
-                dual_derivative(once, x, v),
-            ]
-        )
-    for expected, found in zip(*answers, strict=True):
-        close(torch_backend, found, expected, 1e-10)
-
-
-def dual_derivative(f, x, v):
-    from torch.autograd import forward_ad
-
-    with forward_ad.dual_level():
-        return forward_ad.unpack_dual(f(forward_ad.make_dual(x, v))).tangent
-
-
-@forward_mode_of_torch
-def test_forward_over_forward_of_torch_is_refused(torch_backend):
-    """PyTorch itself would give a wrong number without a word."""
-    inverse, x = poisoned_inverse(torch_backend), torch.asarray(regular(3))
-
-    def inner(x):
-        return torch.func.jvp(inverse, (x,), (x,))[1]
-
-    with pytest.raises(NoDerivativeError, match="inside torch"):
-        torch.func.jvp(inner, (x,), (x,))
-
-
-def test_backward_of_a_graph_of_the_user(torch_backend):
-    """`loss.backward()`, and twice with create_graph; a gradient that nobody asked for leaves no graph."""
-    inverse, x = poisoned_inverse(torch_backend), torch.asarray(regular(3)).requires_grad_()
-    reference = torch.autograd.functional.hessian(lambda x: torch.linalg.inv(x)[0].sum(), x)
-    (first,) = torch.autograd.grad(inverse(x)[0].sum(), x, create_graph=True)
-    close(
-        torch_backend,
-        torch.stack([torch.autograd.grad(e, x, retain_graph=True)[0] for e in first.flatten()]),
-        reference.reshape(9, 3, 3),
-    )
-    inverse(x)[0].sum().backward()
-    close(torch_backend, x.grad, first)
-    assert not x.grad.requires_grad
-    y, pull = torch_backend.vjp(lambda a: (a**3).sum(), torch.ones(2))
-    assert not y.requires_grad and not pull(torch.ones(()))[0].requires_grad
-
-
-def test_what_a_rule_saved_is_freed(torch_backend):
-    class Token:
-        pass
-
-    token = Token()
-    alive = weakref.ref(token)
-    double = torch_backend.custom_derivative(
-        lambda x: 2 * x, None, lambda primals, out, cotangent, needs, token=token: (2 * cotangent,)
-    )
-    y = double(torch.ones(2, requires_grad=True))
-    del token, double
-    assert alive() is not None
-    del y
-    gc.collect()
-    assert alive() is None
-
-
-@pytest.mark.parametrize("mode", ["no_grad", "inference_mode"])
-def test_derivatives_while_torch_records_nothing(torch_backend, mode):
-    x = torch.ones(3, requires_grad=True)
-    with getattr(torch, mode)():
-        y, pull = torch_backend.vjp(lambda x: gradient(torch_backend, lambda z: (z**4).sum())(x), x)
-        (second,) = pull(torch.ones(3))
-        moved = torch_backend.linearize(lambda x: x**3, x.clone())[1](torch.ones(3))
-    assert not y.requires_grad and not second.requires_grad
-    close(torch_backend, second.detach(), 12 * np.ones(3))
-    close(torch_backend, moved, 3 * np.ones(3))
 
 
 def test_custom_derivative_of_trees_with_integers(adapter):
@@ -398,30 +263,41 @@ def test_linear_solve_in_its_parameters_and_right_hand_side(adapter, complex_num
         mixed = adapter.jvp(lambda tree: directional(f, tree), ((p, b),), ((dp, db),))[1]
         return [*first, forward, *second, mixed]
 
-    for found, expected in zip(answers(ours), answers(reference), strict=True):
-        close(adapter, found, expected, 1e-9)
+    found, expected = (adapter.jit(lambda f=f: answers(f))() for f in (ours, reference))
+    for f, e in zip(found, expected, strict=True):
+        close(adapter, f, e, 1e-9)
 
 
-def test_linear_solve_under_jit_hessian_and_vmap(jax_backend):
-    solve = dense_solve(jax_backend)
-    p, b, c = (jnp.asarray(a) for a in (regular(3), numbers(3), numbers(3, seed=1)))
+def test_linear_solve_of_a_tree_where_one_leaf_moves(adapter):
+    """Two uncoupled systems, a complex one and a real one; the parameters move the first only."""
+    xp = adapter.xp
+    p = adapter.asarray(regular(2) + 1j * numbers(2, 2))
+    b = {"z": adapter.asarray(numbers(2) + 0.5j), "x": adapter.asarray(numbers(1))}
 
     def make(p):
-        a = jnp.sin(p) + 3 * jnp.eye(3)
-        return (lambda v: a @ v), (lambda v: a.T @ v)
+        apply = lambda v: {"z": p @ v["z"], "x": 4 * v["x"]}  # noqa: E731
+        return apply, lambda v: {"z": xp.conj(p).mT @ v["z"], "x": 4 * v["x"]}
 
-    def ours(p, b):
-        return jnp.sum(jax_backend.linear_solve(make, p, b, solve, solve) * c) ** 2
+    def solve(apply, b):
+        zero = {"z": 0 * b["z"], "x": 0 * b["x"]}
+        a = adapter.matrix(lambda z: apply({"z": z, "x": zero["x"]})["z"], b["z"])
+        return {"z": xp.linalg.solve(a, b["z"][..., None])[..., 0], "x": b["x"] / 4}
 
-    def reference(p, b):
-        return jnp.sum(jnp.linalg.solve(jnp.sin(p) + 3 * jnp.eye(3), b) * c) ** 2
+    def loss(answer):
+        return lambda p: xp.real(xp.sum(answer(p)["z"] ** 3)) * xp.sum(answer(p)["x"])
 
-    close(jax_backend, jax.jit(jax.hessian(ours))(p, b), jax.jit(jax.hessian(reference))(p, b), 1e-10)
-    batch = jnp.stack([p, 2 * p]), jnp.stack([b, c])
-    found = jax.jit(jax.vmap(jax.grad(ours, argnums=(0, 1))))(*batch)
-    expected = jax.vmap(jax.grad(reference, argnums=(0, 1)))(*batch)
-    for f, e in zip(found, expected, strict=True):
-        close(jax_backend, f, e, 1e-10)
+    ours, reference = (
+        loss(lambda p: adapter.linear_solve(make, p, b, solve, solve)),
+        loss(lambda p: solve(make(p)[0], b)),
+    )
+    close(adapter, adapter.jit(gradient(adapter, ours))(p), adapter.jit(gradient(adapter, reference))(p))
+
+    def twice(f):
+        return adapter.jit(
+            gradient(adapter, lambda p: xp.sum(xp.real(gradient(adapter, f)(p) * xp.conj(p))))
+        )(p)
+
+    close(adapter, twice(ours), twice(reference), 1e-10)
 
 
 def test_hoist_finds_nothing_where_nothing_is_differentiated(adapter):
@@ -468,75 +344,12 @@ def test_hoist_makes_captured_arrays_arguments(adapter):
     if adapter.name == "jax":
         close(adapter, jax.jit(jax.hessian(sealed_loss))(w), jax.hessian(open_loss)(w))
     else:
-        close(adapter, torch.func.hessian(open_loss)(w), torch.autograd.functional.hessian(sealed_loss, w))
+        close(
+            adapter,
+            torch.func.jacrev(torch.func.jacrev(open_loss))(w),
+            torch.autograd.functional.hessian(sealed_loss, w),
+        )
         close(adapter, torch.func.grad(sealed_loss)(w), gradient(adapter, open_loss)(w))
-
-
-def test_hoist_sees_the_present_value_of_a_closure(jax_backend):
-    """One function object, another array behind it each time: nothing stale is used."""
-    held = {}
-
-    def cost(y):
-        return jnp.sum(held["w"] * y)
-
-    def loss(w):
-        held["w"] = w
-        g, captured = jax_backend.hoist(cost, jnp.arange(3.0))
-        assert len(captured) == 1
-        return g(captured, jnp.arange(3.0))
-
-    for _ in range(2):
-        close(jax_backend, jax.grad(loss)(jnp.ones(3)), np.arange(3.0))
-
-
-class Foreign(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return 2 * cotangent
-
-
-def test_hoist_refuses_what_it_cannot_follow(torch_backend):
-    w, y = torch.ones(3, requires_grad=True), torch.ones(3)
-    doubled = 2 * w
-    with pytest.raises(NoDerivativeError, match="outer variable"):
-        torch_backend.hoist(lambda y: (Foreign.apply(w) * y).sum(), y)
-    with pytest.raises(NoDerivativeError, match="outer variable"):
-        torch_backend.hoist(lambda y: (Foreign.apply(doubled) * y).sum(), y)
-    runs = []
-
-    def changes_its_mind(y):
-        runs.append(0)
-        return (w * y).sum() if len(runs) == 1 else (w * y).sum() + other.sum()
-
-    other = torch.ones(2, requires_grad=True)
-    g, captured = torch_backend.hoist(changes_its_mind, y)
-    with pytest.raises(NoDerivativeError, match="branch"):
-        g(captured, y)
-
-
-def test_hoist_sees_modules_nested_levels_and_linear_maps(torch_backend):
-    module, y = torch.nn.Linear(3, 1), torch.ones(3)
-    assert len(torch_backend.hoist(lambda y: module(y).sum(), y)[1]) == 2
-    with torch.no_grad():
-        assert torch_backend.hoist(lambda y: module(y).sum(), y)[1] == ()
-
-    def nested(y):
-        g, captured = torch_backend.hoist(lambda z: (z * y * module.bias).sum(), y)
-        return torch_backend.custom_derivative(
-            g, None, lambda p, out, c, needs: torch_backend.vjp(g, *p)[1](c)
-        )(captured, y)
-
-    g, captured = torch_backend.hoist(nested, y)
-    assert [id(c) for c in captured] == [id(module.bias)]
-    stand_in = torch.ones(1, requires_grad=True)
-    assert torch.autograd.grad(g((stand_in,), y), stand_in)[0].item() == 3
-    _, push = torch_backend.linearize(lambda x: x**3, y)
-    g, captured = torch_backend.hoist(push, y)
-    close(torch_backend, g(captured, y), 3 * np.ones(3))
 
 
 def test_while_loop_and_repeat(adapter):
@@ -565,20 +378,9 @@ def test_while_loop_and_repeat(adapter):
     assert adapter.repeat(halve, x, steps=0) is x if adapter.name == "torch" else True
 
 
-def test_loop_keeps_weak_types(jax_backend):
-    """A state of Python numbers, of which JAX makes weak types: the loop fixes them."""
-
-    def body(state):
-        return {"x": state["x"] * jnp.float32(2), "n": state["n"] + 1, "done": state["x"] > 10}
-
-    state = {"x": jnp.asarray(1.0, dtype=jnp.float32), "n": 0, "done": False}
-    end = jax.jit(lambda s: jax_backend.while_loop(lambda s: ~s["done"], body, s, max_steps=50))(state)
-    assert float(end["x"]) == 32 and int(end["n"]) == 5
-
-
-def test_one_seed_gives_the_same_noise(torch_backend, jax_backend):
+def test_one_seed_gives_the_same_noise(both):
     draws = []
-    for backend in (torch_backend, jax_backend):
+    for backend in both:
         for dtype in ("float32", "float64", "complex128"):
             like = backend.asarray(np.zeros(1, dtype=dtype))
             noise = backend.noise(np.random.default_rng(7), (3, 2), like=like)
@@ -608,8 +410,9 @@ def test_arrays_in_and_out(adapter):
     close(adapter, found, np.stack([np.diag(row) for row in numbers(2, 4)]))
 
 
-def test_what_can_be_looked_at(torch_backend, jax_backend):
+def test_what_can_be_looked_at(both):
     seen = []
+    torch_backend, jax_backend = both
 
     def look(backend):
         def f(x):
@@ -645,32 +448,3 @@ def test_external_functions(adapter):
     if adapter.name == "jax":
         close(adapter, jax.jit(jax.grad(f))(x), np.array([2.0, 4.0]))
         close(adapter, jax.vmap(f)(jnp.stack([x, x])), np.array([10.0, 10.0]))
-
-
-def test_sixty_four_bits_must_be_switched_on():
-    backend = get_backend("jax")
-    with enable_x64(False):
-        for ask in ({"dtype": jnp.float64}, {}):
-            with pytest.raises(DTypeError, match="jax_enable_x64"):
-                backend.asarray(np.ones(2), **ask)
-        assert backend.asarray(np.ones(2), dtype=jnp.float32).dtype == jnp.float32
-        assert backend.asarray([1.0]).dtype == jnp.float32
-        assert backend.asarray(np.array([1])).dtype == jnp.int32
-
-
-def test_jit_compiles_one_function_once(jax_backend):
-    runs = []
-
-    def f(x):
-        runs.append(0)
-        return x + 1
-
-    for _ in range(3):
-        jax_backend.jit(f)(jnp.ones(2))
-    assert len(runs) == 1
-
-
-def test_derivative_is_refused_where_trees_do_not_match(torch_backend):
-    _, pull = torch_backend.vjp(lambda x: (x, x), torch.ones(2))
-    with pytest.raises(ValueError, match="2 are expected"):
-        pull(torch.ones(2))

@@ -1,4 +1,4 @@
-"""Functions of symmetric matrices: values and derivatives of orders 1 to 3 against mpmath, also where eigenvalues meet."""
+"""Functions of symmetric matrices against mpmath: derivatives of orders 0 to 3, equal eigenvalues too."""
 
 import math
 from functools import cache
@@ -86,12 +86,14 @@ def exact_derivatives(name, eigenvalues):
     rng = np.random.default_rng(7)
     a, directions = with_eigenvalues(rng, EIGENVALUES[eigenvalues]), [symmetric(rng) for _ in range(3)]
     matrix_function = FUNCTIONS[name][2]
-    exact = [exact_derivative(matrix_function, a, directions[:order]) for order in range(4)]
+    # the logarithm of a 24 x 24 matrix takes seconds, and nothing but divided differences is its own
+    orders = 3 if name == "log" else 4
+    exact = [exact_derivative(matrix_function, a, directions[:order]) for order in range(orders)]
     return a, directions, exact
 
 
 def exact_derivative(matrix_function, a, directions):
-    """The k-th derivative at `a`: the top right block of f of a block triangular matrix. Higham & Relton 2014."""
+    """The k-th derivative at `a`: the top right block of f of a triangular matrix. Higham & Relton 2014."""
     with mpmath.workdps(24):
         x = mpmath.matrix(a.tolist())
         for k, e in enumerate(directions):
@@ -107,10 +109,15 @@ def exact_derivative(matrix_function, a, directions):
         return np.array([[float(full[i, full.cols - n + j]) for j in range(n)] for i in range(n)])
 
 
+def directional(backend, f, e):
+    """p ↦ Df(p)[e] by forward mode."""
+    return lambda p: backend.jvp(f, (p,), (e,))[1]
+
+
 def nested_jvp(backend, f, a, directions):
     """The k-th directional derivative by k forward derivatives, one inside the other."""
     for e in directions:
-        f = (lambda g, e: lambda p: backend.jvp(g, (p,), (e,))[1])(f, e)
+        f = directional(backend, f, e)
     return f(a)
 
 
@@ -164,8 +171,8 @@ def test_mixed_modes_agree(backend, like64, rng):
     def inner(p):
         return total(c * backend.jvp(spectral(Log()), (p,), (e,))[1])
 
-    value = inner(a)
-    _, moved = backend.jvp(lambda p: backend.vjp(inner, p)[1](namespace(value).ones_like(value))[0], (a,), (g,))
+    ones = backend.xp.ones_like(inner(a))
+    _, moved = backend.jvp(lambda p: backend.vjp(inner, p)[1](ones)[0], (a,), (g,))
     again = along_gradient(backend, along_gradient(backend, inner, g), e)(a)
     assert math.isclose(float(total(moved * e)), float(again), rel_tol=1e-12)
 

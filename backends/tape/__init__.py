@@ -1,12 +1,11 @@
 """The tape: automatic differentiation for NumPy, CuPy and every other array-API library."""
 
-from . import array as array
-from .core import Program as Program
+from .array import Traced as Traced
+from .array import TracedArray as TracedArray
+from .array import raw as raw
+from .array import substituted as substituted
 from .core import Tape as Tape
-from .core import Traced as Traced
-from .core import TracedArray as TracedArray
-from .core import call_with_rule as call_with_rule
-from .core import raw as raw
-from .core import substituting as substituting
-from .core import top_tape as top_tape
+from .custom import custom_derivative as custom_derivative
+from .hoist import hoist as hoist
 from .namespace import TracedNamespace as TracedNamespace
+from .program import Program as Program

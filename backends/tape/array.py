@@ -1,12 +1,252 @@
-"""What a traced array can do: operators, attributes, methods, indexing, and what it refuses, with advice."""
+"""The traced array: a value and its place on a tape, with an array's operators, methods and NumPy protocols.
+
+Every operation is a function of the tape's namespace. What would lose the derivative is refused, with advice.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._errors import NoDerivativeError
-from . import numpy_protocol
-from .core import Traced, leaked, raw, substitute
+
+if TYPE_CHECKING:
+    from .core import Tape
+
+_NUMBER = "use stop_gradient, or nestfold.namespace(x).where in place of an if"
+_COPY = "return it from the function, or take stop_gradient of it first"
+_WRITE = "build the result with where, concat or stack instead"
+_LEAVE = "it cannot leave its framework; use functions that have a derivative rule, or stop_gradient of it"
+
+
+class Traced:
+    """An array that is being differentiated: a value and its place on a tape.
+
+    Backends make instances of a leaf class: `TracedArray`, or one of their own where the library's arrays would not
+    yield to it in `a @ y`.
+    """
+
+    __slots__ = ()
+    __array_priority__ = 1000
+    __hash__ = object.__hash__
+    value: Any
+    _tape: Tape
+    _index: int
+
+    # -- attributes --------------------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the value."""
+        return self.value.shape
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the value."""
+        return self.value.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.value.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self.value.size
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of one entry."""
+        return self.value.itemsize
+
+    @property
+    def device(self) -> Any:
+        """The device of the value."""
+        return self.value.device
+
+    @property
+    def mT(self) -> Any:  # noqa: N802, RUF100
+        """The transpose of the last two axes."""
+        return self._tape.ns.matrix_transpose(self)
+
+    @property
+    def T(self) -> Any:  # noqa: N802, RUF100
+        """All axes in reverse order."""
+        return self._tape.ns.permute_dims(self, tuple(range(self.ndim))[::-1])
+
+    @property
+    def real(self) -> Any:
+        """The real part."""
+        return self._tape.ns.real(self)
+
+    @property
+    def imag(self) -> Any:
+        """The imaginary part."""
+        return self._tape.ns.imag(self)
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Any:
+        """The same array: a tape stays on its device."""
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """A method of NumPy's arrays: the function of that name."""
+        return self._tape.ns.method(self, name)
+
+    # -- operators ---------------------------------------------------------------------------------
+    def __add__(self, other: Any) -> Any:
+        return self._tape.ns.add(self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self._tape.ns.add(other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._tape.ns.subtract(self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._tape.ns.subtract(other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._tape.ns.multiply(self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._tape.ns.multiply(other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._tape.ns.divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self._tape.ns.divide(other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return self._tape.ns.pow(self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return self._tape.ns.pow(other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return self._tape.ns.remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return self._tape.ns.remainder(other, self)
+
+    def __matmul__(self, other: Any) -> Any:
+        return self._tape.ns.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return self._tape.ns.matmul(other, self)
+
+    def __neg__(self) -> Any:
+        return self._tape.ns.negative(self)
+
+    def __pos__(self) -> Any:
+        return self._tape.ns.positive(self)
+
+    def __abs__(self) -> Any:
+        return self._tape.ns.abs(self)
+
+    __iadd__, __isub__, __imul__, __itruediv__ = __add__, __sub__, __mul__, __truediv__
+    __ipow__, __imod__, __imatmul__ = __pow__, __mod__, __matmul__
+
+    # -- operators with derivative zero ------------------------------------------------------------
+    def __lt__(self, other: Any) -> Any:
+        return constant_operator("__lt__", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return constant_operator("__le__", self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return constant_operator("__gt__", self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return constant_operator("__ge__", self, other)
+
+    def __eq__(self, other: object) -> Any:
+        return constant_operator("__eq__", self, other)
+
+    def __ne__(self, other: object) -> Any:
+        return constant_operator("__ne__", self, other)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return constant_operator("__floordiv__", self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return constant_operator("__rfloordiv__", self, other)
+
+    # -- entries -----------------------------------------------------------------------------------
+    def __getitem__(self, key: Any) -> Any:
+        return self._tape.ns.gather(self, pick=Getitem(key))
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.shape:
+            raise TypeError("iteration over an array of no axes")
+        return (self[i, ...] for i in range(self.shape[0]))
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of an array of no axes")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Traced(shape={self.shape}, dtype={self.dtype}, level={self._tape.level})"
+
+    # -- protocols ---------------------------------------------------------------------------------
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return self._tape.ns
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        return self._tape.ns.array_ufunc(ufunc, method, inputs, **keywords)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, keywords: Any) -> Any:
+        return self._tape.ns.array_function(function, args, keywords)
+
+    # -- what is refused ---------------------------------------------------------------------------
+    def __bool__(self) -> NoReturn:
+        refuse("bool()", _NUMBER)
+
+    def __int__(self) -> NoReturn:
+        refuse("int()", _NUMBER)
+
+    def __float__(self) -> NoReturn:
+        refuse("float()", _NUMBER)
+
+    def __complex__(self) -> NoReturn:
+        refuse("complex()", _NUMBER)
+
+    def __index__(self) -> NoReturn:
+        refuse("use as an index", _NUMBER)
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        refuse(f"conversion to a plain NumPy array{_outside_caller()}", _LEAVE)
+
+    def __dlpack__(self, **_: Any) -> NoReturn:
+        refuse("export by DLPack", _LEAVE)
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        refuse("writing to an entry", _WRITE)
+
+    def __delitem__(self, key: Any) -> NoReturn:
+        refuse("deleting an entry", _WRITE)
+
+    def __copy__(self) -> NoReturn:
+        refuse("copying", _COPY)
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        refuse("copying", _COPY)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        refuse("pickling", _COPY)
+
+
+class TracedArray(Traced):
+    """A traced array as NumPy sees it."""
+
+    __slots__ = ("__weakref__", "_index", "_tape", "value")
+
+    def __init__(self, value: Any, tape: Tape, index: int):
+        self.value = value
+        self._tape = tape
+        self._index = index
 
 
 class Getitem:
@@ -24,105 +264,93 @@ class Getitem:
         return x[self.key]
 
 
-def _binary(name: str, swapped: bool = False) -> Any:
-    def operator(self: Traced, other: Any) -> Any:
-        function = getattr(self._tape.ns, name)
-        return function(other, self) if swapped else function(self, other)
-
-    return operator
-
-
-def _unary(name: str) -> Any:
-    return lambda self: getattr(self._tape.ns, name)(self)
+def raw(value: Any) -> Any:
+    """`value` without any tracing, whatever its nesting."""
+    while isinstance(value, Traced):
+        value = value.value
+    return value
 
 
-def _refuse(what: str, advice: str) -> Any:
-    def refuse(self: Traced, *args: Any, **keywords: Any) -> Any:
-        raise NoDerivativeError(f"{what} of an array that is being differentiated: {advice}")
-
-    return refuse
-
-
-def _getitem(self: Traced, key: Any) -> Any:
-    key = tuple(raw(k) for k in key) if isinstance(key, tuple) else raw(key)
-    return self._tape.ns.gather(self, pick=Getitem(key))
+def substituted(value: Any) -> Any:
+    """What stands in for `value` while a function is hoisted; otherwise `value`."""
+    while isinstance(value, Traced) and value._tape.substitutes is not None:
+        other = value._tape.substitutes(value)
+        if other is value:
+            break
+        value = other
+    return value
 
 
-def _iterate(self: Traced) -> Any:
-    if not self.shape:
-        raise TypeError("iteration over an array of no axes")
-    return (_getitem(self, (i, ...)) for i in range(self.shape[0]))
+def substitute(args: Sequence[Any]) -> list[Any]:
+    """`args` with the stand-ins of hoisted functions put in place of the arrays that they captured."""
+    return [substituted(a) for a in args]
 
 
-def _equal_name(self: Traced) -> str:
-    return f"Traced(shape={self.shape}, dtype={self.dtype}, level={self._tape.level})"
+def top_tape(args: Sequence[Any]) -> Tape | None:
+    """The youngest tape among the traced arguments."""
+    top = None
+    for a in args:
+        if isinstance(a, Traced) and (top is None or a._tape.level > top.level):
+            top = a._tape
+    return top
 
 
-def _constant(name: str) -> Any:
-    """An operator with derivative zero: comparisons, and those of integers."""
-
-    def operator(self: Traced, other: Any) -> Any:
-        if not self._tape.is_open and self._tape.substitutes is None:
+def constants(name: str, args: Sequence[Any]) -> list[Any]:
+    """`args` without any tracing, for a function with derivative zero."""
+    args = substitute(args)
+    for a in args:
+        if isinstance(a, Traced) and not a._tape.is_open:
             raise leaked(name)
-        a, b = (raw(v) for v in substitute((self, other)))
-        return getattr(a, name)(b)
-
-    return operator
+    return [raw(a) for a in args]
 
 
-_OPERATORS = {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide",
-    "pow": "pow", "matmul": "matmul", "mod": "remainder",
-}  # fmt: skip
-for _short, _name in _OPERATORS.items():
-    setattr(Traced, f"__{_short}__", _binary(_name))
-    setattr(Traced, f"__r{_short}__", _binary(_name, swapped=True))
-for _short in ("lt", "le", "gt", "ge", "eq", "ne", "floordiv", "rfloordiv"):
-    setattr(Traced, f"__{_short}__", _constant(f"__{_short}__"))
-for _short, _name in {"neg": "negative", "pos": "positive", "abs": "abs"}.items():
-    setattr(Traced, f"__{_short}__", _unary(_name))
-
-_NUMBER = "use stop_gradient, or nestfold.namespace(x).where in place of an if"
-_COPY = "return it from the function, or take stop_gradient of it first"
-for _short in ("bool", "int", "float", "complex", "index"):
-    setattr(Traced, f"__{_short}__", _refuse(f"{_short}()", _NUMBER))
-for _short in ("item", "tolist", "__array__", "__dlpack__"):
-    setattr(Traced, _short, _refuse(_short, "it cannot leave its framework; use stop_gradient of it"))
-for _short in ("__copy__", "__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__"):
-    setattr(Traced, _short, _refuse("copying or pickling", _COPY))
-Traced.__setitem__ = _refuse("writing to an entry", "build the result with where, concat or stack instead")
-Traced.__delitem__ = Traced.__setitem__
-
-Traced.__getitem__ = _getitem
-Traced.__iter__ = _iterate
-Traced.__len__ = lambda self: len(raw(self))
-Traced.__hash__ = object.__hash__
-Traced.__repr__ = _equal_name
-Traced.__array_priority__ = 1000
-Traced.__array_namespace__ = lambda self, api_version=None: self._tape.ns
-Traced.__array_ufunc__ = numpy_protocol.array_ufunc
-Traced.__array_function__ = numpy_protocol.array_function
-
-for _name in ("shape", "dtype", "ndim", "size", "device", "itemsize"):
-    setattr(Traced, _name, property(lambda self, _name=_name: getattr(self.value, _name)))
-Traced.mT = property(lambda self: self._tape.ns.matrix_transpose(self))
-Traced.T = property(lambda self: self._tape.ns.permute_dims(self, tuple(range(self.ndim))[::-1]))
-Traced.real = property(lambda self: self._tape.ns.real(self))
-Traced.imag = property(lambda self: self._tape.ns.imag(self))
-Traced.to_device = lambda self, device, **_: self
+def constant_operator(name: str, mine: Traced, other: Any) -> Any:
+    """An operator with derivative zero: comparisons, and those of integers."""
+    a, b = constants(name, (mine, other))
+    return getattr(a, name)(b)
 
 
-def _numpy_method(name: str) -> Any:
-    """A method with NumPy's signature: it calls the function of that name."""
+def leaked(name: str) -> NoDerivativeError:
+    """The error for a traced array that outlived its derivative."""
+    return NoDerivativeError(
+        f"{name} met an array that was being differentiated by a call of grad, vjp or linearize which has "
+        "returned: do not keep such arrays in globals, attributes or lists; return them from the function instead"
+    )
 
-    def method(self: Traced, *args: Any, **keywords: Any) -> Any:
-        return numpy_protocol.call(name, self._tape.ns, self, *args, **keywords)
 
-    return method
+def no_rule(name: str) -> NoDerivativeError:
+    """The error for a function that has no derivative rule."""
+    return NoDerivativeError(
+        f"{name} has no derivative rule, and one of its arguments is being differentiated; write it with "
+        "other functions, give it a rule with custom_derivative, or cut it off with stop_gradient"
+    )
 
 
-for _name in (
-    "all any argmax argmin argsort astype clip conj conjugate copy cumprod cumsum diagonal dot flatten max mean min "
-    "nonzero prod ravel repeat reshape round squeeze std sum swapaxes take trace transpose var"
-).split():
-    setattr(Traced, _name, _numpy_method(_name))
+def refuse(what: str, advice: str) -> NoReturn:
+    """Raise `NoDerivativeError` for something that a traced array cannot do."""
+    raise NoDerivativeError(f"{what} of an array that is being differentiated: {advice}")
+
+
+def _outside_caller() -> str:
+    """` in module.function`, the public function of another library that asked for the conversion."""
+    frame, names = sys._getframe(2), []
+    while frame is not None and len(names) < 20:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in ("numpy", "nestfold", "array_api_compat"):
+            names.append((module, frame.f_code.co_name))
+        frame = frame.f_back
+    if not names:
+        return ""
+    library = names[0][0].partition(".")[0]
+    inside = [n for n in _leading(names, library) if not n[1].startswith(("_", "<"))] or names[:1]
+    module, name = inside[-1]
+    return f" in {module}.{name}"
+
+
+def _leading(names: list[tuple[str, str]], library: str) -> list[tuple[str, str]]:
+    kept = []
+    for module, name in names:
+        if module.partition(".")[0] != library:
+            break
+        kept.append((module, name))
+    return kept

@@ -4,42 +4,45 @@ from __future__ import annotations
 
 from typing import Any
 
-from .maps import Chain, Linear, Sandwich
+from .maps import IDENTITY, Chain, Linear, Sandwich
 
 
 def _inv(ns: Any, y: Any, x: Any) -> Any:
     """dY = -Y dX Y."""
-    return Sandwich(ns, -y, y)
+    return Sandwich(ns, y, y, negative=True)
 
 
 def _solve_matrix(ns: Any, y: Any, a: Any, b: Any) -> Any:
     """dY = -A⁻¹ dA Y."""
-    inverse, yh = ns.linalg.inv(a), ns.adjoint(y)
-    inverse_h = ns.adjoint(inverse)
-    return Linear(lambda t: -(inverse @ (t @ y)), lambda c: ns.fit(-((inverse_h @ c) @ yh), a))
+    inverse = ns.linalg.inv(a)
+    both = Sandwich(ns, inverse, y, negative=True)
+    return Linear(both.push, lambda c: ns.fit(both.pull(c), a))
 
 
 def _solve_right(ns: Any, y: Any, a: Any, b: Any) -> Any:
     """dY = A⁻¹ dB."""
     inverse = ns.linalg.inv(a)
-    inverse_h = ns.adjoint(inverse)
-    return Linear(lambda t: inverse @ t, lambda c: ns.fit(inverse_h @ c, b))
+    return Linear(lambda t: inverse @ t, lambda c: ns.fit(ns.adjoint(inverse) @ c, b))
 
 
 def _det(ns: Any, y: Any, x: Any) -> Any:
     """d det X = det(X) tr(X⁻¹ dX)."""
-    return _trace_with(ns, y[..., None, None] * ns.linalg.inv(x), real=False)
+    return _trace_with(ns, _matrices(ns, y) * ns.linalg.inv(x), real=False)
 
 
 def _trace_with(ns: Any, m: Any, *, real: bool) -> Linear:
     """T ↦ tr(m t), or its real part."""
-    mt, mh = ns.matrix_transpose(m), ns.adjoint(m)
 
     def push(t: Any) -> Any:
-        value = ns.sum(mt * t, axis=(-2, -1))
+        value = ns.sum(m.mT * t, axis=(-2, -1))
         return ns.real(value) if real and ns.is_complex(m) else value
 
-    return Linear(push, lambda c: c[..., None, None] * mh)
+    return Linear(push, lambda c: _matrices(ns, c) * ns.adjoint(m))
+
+
+def _matrices(ns: Any, c: Any) -> Any:
+    """`c` with two axes of length one at the end."""
+    return ns.reshape(c, (*c.shape, 1, 1))
 
 
 def _half_lower(ns: Any, m: Any) -> Any:
@@ -67,18 +70,18 @@ RULES = {
 }
 
 
-# -- several outputs: rule(ns, outs, x) -> the map of x to what the outputs share, and the outputs' maps from there -----
+# -- several outputs: rule(ns, outs, x) -> the map of x to what the outputs share, and the outputs' maps from there 
 def _eigh(ns: Any, outs: Any, x: Any) -> Any:
     """With E = Qᴴ dX Q: dλ = diag E, dQ = Q (F∘E), F_ij = 1/(λ_j - λ_i), 0 for equal eigenvalues."""
     values, q = outs
     qh = ns.adjoint(q)
-    gap = values[..., None, :] - values[..., :, None]
+    gap = ns.expand_dims(values, axis=-2) - ns.expand_dims(values, axis=-1)
     apart = gap != 0
     f = ns.where(apart, 1 / ns.where(apart, gap, ns.ones_like(gap)), ns.zeros_like(gap))
     shared = Chain(Linear(ns.hermitian, ns.hermitian), Sandwich(ns, qh, q))
     eye = ns.eye(q.shape[-1], dtype=q.dtype, device=ns.device(q))
     real = ns.real if ns.is_complex(q) else lambda t: t
-    of_values = Linear(lambda e: real(ns.sum(e * eye, axis=-1)), lambda c: c[..., None] * eye)
+    of_values = Linear(lambda e: real(ns.sum(e * eye, axis=-1)), lambda c: ns.expand_dims(c, axis=-1) * eye)
     of_vectors = Linear(lambda e: q @ (f * e), lambda c: f * (qh @ c))
     return shared, [of_values, of_vectors]
 
@@ -86,12 +89,11 @@ def _eigh(ns: Any, outs: Any, x: Any) -> Any:
 def _slogdet(ns: Any, outs: Any, x: Any) -> Any:
     """d log|det X| = Re tr(X⁻¹ dX); the sign of a real determinant is constant."""
     inverse = ns.linalg.inv(x)
-    shared = Linear(lambda t: t, lambda c: c)
     if not ns.is_complex(x):
-        return shared, [None, _trace_with(ns, inverse, real=False)]
+        return IDENTITY, [None, _trace_with(ns, inverse, real=False)]
     sign, whole = outs[0], _trace_with(ns, inverse, real=False)
     turn = Linear(lambda t: 1j * ns.imag(t) * sign, lambda c: 1j * ns.imag(ns.conj(sign) * c))
-    return shared, [Chain(whole, turn), _trace_with(ns, inverse, real=True)]
+    return IDENTITY, [Chain(whole, turn), _trace_with(ns, inverse, real=True)]
 
 
 def _qr(ns: Any, outs: Any, x: Any, *, mode: str = "reduced") -> Any:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 class Map(Protocol):
     """A linear map between spaces of arrays, with its adjoint."""
 
-    def push(self, t: Any) -> Any:
+    def push(self, t: Any, /) -> Any:
         """The image of a tangent."""
 
-    def pull(self, c: Any) -> Any:
+    def pull(self, c: Any, /) -> Any:
         """The image of a cotangent under the adjoint."""
 
 
@@ -76,10 +76,10 @@ class Scale:
 class ScaleComplex:
     """t ↦ d t, entry by entry; d complex."""
 
-    __slots__ = ("conjugate", "d")
+    __slots__ = ("d", "ns")
 
-    def __init__(self, d: Any, conjugate: Any):
-        self.d, self.conjugate = d, conjugate
+    def __init__(self, ns: Any, d: Any):
+        self.ns, self.d = ns, d
 
     def push(self, t: Any) -> Any:
         """D t."""
@@ -87,31 +87,31 @@ class ScaleComplex:
 
     def pull(self, c: Any) -> Any:
         """conj(d) c."""
-        return c * self.conjugate
+        return c * (self.d.conjugate() if isinstance(self.d, complex) else self.ns.conj(self.d))
 
 
 def scale(ns: Any, d: Any) -> Map:
     """t ↦ d t, entry by entry."""
-    if ns.is_complex(d):
-        return ScaleComplex(d, d.conjugate() if isinstance(d, complex) else ns.conj(d))
-    return Scale(d)
+    return ScaleComplex(ns, d) if ns.is_complex(d) else Scale(d)
 
 
 class Sandwich:
-    """t ↦ a t b, with the adjoint c ↦ aᴴ c bᴴ."""
+    """t ↦ a t b, with the adjoint c ↦ aᴴ c bᴴ; or their negatives."""
 
-    __slots__ = ("a", "ah", "b", "bh")
+    __slots__ = ("a", "b", "negative", "ns")
 
-    def __init__(self, ns: Any, a: Any, b: Any):
-        self.a, self.b, self.ah, self.bh = a, b, ns.adjoint(a), ns.adjoint(b)
+    def __init__(self, ns: Any, a: Any, b: Any, negative: bool = False):
+        self.ns, self.a, self.b, self.negative = ns, a, b, negative
 
     def push(self, t: Any) -> Any:
-        """A t b."""
-        return self.a @ t @ self.b
+        """± a t b."""
+        return self.a @ (-t if self.negative else t) @ self.b
 
     def pull(self, c: Any) -> Any:
-        """aᴴ c bᴴ."""
-        return self.ah @ c @ self.bh
+        """± aᴴ c bᴴ."""
+        ah = self.ns.adjoint(self.a)
+        bh = ah if self.b is self.a else self.ns.adjoint(self.b)
+        return ah @ (-c if self.negative else c) @ bh
 
 
 class Chain:
@@ -133,7 +133,8 @@ class Chain:
 
 class Fitted:
     """A map of an argument that was broadcast or promoted: pushes to the result's shape and dtype, pulls back to
-    the argument's own (summing what was repeated, dropping the imaginary part of what was real)."""
+    the argument's own (summing what was repeated, dropping the imaginary part of what was real).
+    """
 
     __slots__ = ("inner", "ns", "of", "out")
 

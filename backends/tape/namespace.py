@@ -1,53 +1,48 @@
 """The traced namespace: an array API namespace whose functions differentiate when given traced arrays.
 
 `TracedNamespace(backend)` offers every function of the backend's own namespace. Each name is looked up once, in
-this order: a rule (`rules.py`, `linalg.py`), a composition of functions that have rules (`composed.py`), a function
+this order: a composition of functions that have rules (`composed.py`), a rule (`rules.py`, `linalg.py`), a function
 with derivative zero, and otherwise the namespace's own function behind a guard that raises `NoDerivativeError` when,
 and only when, it is given an array that is being differentiated.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
-from .._errors import NoDerivativeError
-from . import composed, linalg, rules
-from .core import MultiPrimitive, Primitive, Traced, raw, substitute
+from . import composed, composed_linalg, linalg, numpy_protocol, rules
+from .array import Getitem, Traced, constants, no_rule, raw
+from .core import MultiPrimitive, Primitive
 
-#: Parameters that may be given by position after the array; all are static.
+#: Parameters that may be given by position after the arrays; all are static.
 _STATIC = {
-    "astype": ("dtype",),
     "broadcast_to": ("shape",),
+    "cumulative_sum": ("axis",),
     "expand_dims": ("axis",),
+    "flip": ("axis",),
+    "max": ("axis",),
+    "min": ("axis",),
     "permute_dims": ("axes",),
     "reshape": ("shape",),
-    "roll": ("shift",),
+    "roll": ("shift", "axis"),
     "squeeze": ("axis",),
+    "sum": ("axis",),
     "tril": ("k",),
     "triu": ("k",),
 }
 
 
 def _any_traced(values: Any) -> bool:
-    return any(
-        isinstance(v, Traced) or (isinstance(v, (list, tuple)) and _any_traced(v)) for v in values
-    )
+    return any(isinstance(v, Traced) or (type(v) in (list, tuple) and _any_traced(v)) for v in values)
 
 
-def _with_static(primitive: Primitive, names: tuple[str, ...]) -> Callable[..., Any]:
-    def call(x: Any, *static: Any, copy: bool | None = None, device: Any = None, **keywords: Any) -> Any:
-        keywords.update(zip(names, static, strict=False))
-        return primitive(x, **keywords)
-
-    return call
-
-
-def _constant(function: Callable[..., Any]) -> Callable[..., Any]:
+def _constant(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **keywords: Any) -> Any:
-        args = tuple(raw(a) for a in substitute(args))
-        return function(*args, **{k: raw(v) for k, v in keywords.items()})
+        plain = dict(zip(keywords, constants(name, tuple(keywords.values())), strict=True))
+        return function(*constants(name, args), **plain)
 
     return call
 
@@ -55,10 +50,7 @@ def _constant(function: Callable[..., Any]) -> Callable[..., Any]:
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **keywords: Any) -> Any:
         if _any_traced(args) or _any_traced(keywords.values()):
-            raise NoDerivativeError(
-                f"{name} has no derivative rule, and one of its arguments is being differentiated; write it with "
-                "other functions, give it a rule with custom_derivative, or cut it off with stop_gradient"
-            )
+            raise no_rule(name)
         return function(*args, **keywords)
 
     return call
@@ -69,9 +61,11 @@ class _Space:
 
     def __init__(self, root: TracedNamespace, xp: Any, prefix: str):
         self._root, self._xp, self._prefix = root, xp, prefix
-        self.__name__ = f"nestfold.traced({getattr(root.xp, '__name__', '')}{prefix})"
+        self.__name__ = f"nestfold.traced({getattr(root.xp, '__name__', '')}).{prefix}".rstrip(".")
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("_root", "_xp", "_prefix"):
+            raise AttributeError(name)
         made = self._make(name)
         self.__dict__[name] = made
         return made
@@ -81,7 +75,7 @@ class _Space:
 
     def _rule(self, name: str) -> Any:
         """The differentiable version of `name`, or None."""
-        raise AttributeError(name)
+        return None
 
     def _make(self, name: str) -> Any:
         found = self._rule(name)
@@ -90,12 +84,9 @@ class _Space:
         own = getattr(self._xp, name)
         if not callable(own) or isinstance(own, type):
             return own
-        return _constant(own) if name in rules.CONSTANT else _guarded(self._prefix.lstrip(".") + "." + name if self._prefix else name, own)
+        return (_constant if name in rules.CONSTANT else _guarded)(self._prefix + name, own)
 
-    def _compose(self, name: str, table: dict[str, Callable[..., Any]]) -> Callable[..., Any] | None:
-        function = table.get(name)
-        if function is None:
-            return None
+    def _compose(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         own, root = getattr(self._xp, name, None), self._root
 
         def call(*args: Any, **keywords: Any) -> Any:
@@ -110,24 +101,17 @@ class _Linalg(_Space):
     """The `linalg` extension."""
 
     def _rule(self, name: str) -> Any:
-        root = self._root
         if name in ("matmul", "matrix_transpose", "tensordot", "vecdot"):
-            return getattr(root, name)
+            return getattr(self._root, name)
+        if name in composed_linalg.LINALG:
+            return self._compose(name, composed_linalg.LINALG[name])
         if name in linalg.MULTIPLE:
             return MultiPrimitive(f"linalg.{name}", getattr(self._xp, name), linalg.MULTIPLE[name])
-        if name in ("solve", "cholesky"):
-            primitive = Primitive(f"linalg.{name}", getattr(self._xp, name), linalg.RULES[name], False)
-            return composed.LINALG_AROUND[name](root, primitive)
-        if name in linalg.RULES:
-            return Primitive(f"linalg.{name}", getattr(self._xp, name), linalg.RULES[name], False)
-        return self._compose(name, composed.LINALG)
-
-
-class _Fft(_Space):
-    """The `fft` extension: guarded, it has no rules yet."""
-
-    def _rule(self, name: str) -> Any:
-        return None
+        if name not in linalg.RULES:
+            return None
+        primitive = Primitive(f"linalg.{name}", getattr(self._xp, name), linalg.RULES[name])
+        around = composed_linalg.LINALG_AROUND.get(name)
+        return primitive if around is None else around(self._root, primitive)
 
 
 class TracedNamespace(_Space):
@@ -138,25 +122,45 @@ class TracedNamespace(_Space):
         super().__init__(self, backend.xp, "")
         self._complex: dict[Any, bool] = {}
         if hasattr(self.xp, "linalg"):
-            self.linalg = _Linalg(self, self.xp.linalg, ".linalg")
+            self.linalg = _Linalg(self, self.xp.linalg, "linalg.")
         if hasattr(self.xp, "fft"):
-            self.fft = _Fft(self, self.xp.fft, ".fft")
+            self.fft = _Space(self, self.xp.fft, "fft.")
 
     def _rule(self, name: str) -> Any:
         if name == "gather":
-            return Primitive(name, lambda x, pick: pick(x), rules.OTHERS[name], False)
+            return Primitive(name, lambda x, pick: pick(x), rules.OTHERS[name])
         if name == "scatter":
-            return Primitive(name, self._raw_scatter, rules.OTHERS[name], False)
+            return Primitive(name, self._raw_scatter, rules.OTHERS[name])
         if name in composed.FUNCTIONS:
-            return self._compose(name, composed.FUNCTIONS)
+            return self._compose(name, composed.FUNCTIONS[name])
         if name in rules.ELEMENTWISE:
-            return Primitive(name, composed.RAW.get(name) or getattr(self.xp, name), rules.ELEMENTWISE[name], True)
+            own = composed.RAW.get(name) or getattr(self.xp, name)
+            return Primitive(name, own, rules.ELEMENTWISE[name], elementwise=True)
         if name in rules.OTHERS:
-            primitive = Primitive(name, getattr(self.xp, name), rules.OTHERS[name], False)
-            return _with_static(primitive, _STATIC[name]) if name in _STATIC else primitive
+            own = getattr(self.xp, name)
+            if name == "astype":  # some libraries take its dtype by position only
+                return Primitive(
+                    name, lambda x, dtype, **k: own(x, dtype, **k), rules.OTHERS[name], names=("dtype",)
+                )
+            return Primitive(name, own, rules.OTHERS[name], names=_STATIC.get(name, ()))
         return None
 
-    # -- what rules are written with ------------------------------------------------------------------------------
+    # -- NumPy's own ways --------------------------------------------------------------------------
+    def method(self, array: Traced, name: str) -> Callable[..., Any]:
+        """The method `name` of NumPy's arrays, of this traced array."""
+        if name not in numpy_protocol.METHODS:
+            raise AttributeError(f"an array that is being differentiated has no attribute {name!r}")
+        return functools.partial(numpy_protocol.call, name, self, array)
+
+    def array_ufunc(self, ufunc: Any, method: str, inputs: tuple, **keywords: Any) -> Any:
+        """A universal function of NumPy met a traced array."""
+        return numpy_protocol.array_ufunc(self, ufunc, method, inputs, **keywords)
+
+    def array_function(self, function: Any, args: tuple, keywords: dict) -> Any:
+        """Another function of NumPy met a traced array."""
+        return numpy_protocol.array_function(self, function, args, keywords)
+
+    # -- what rules are written with ---------------------------------------------------------------
     def is_complex(self, value: Any) -> bool:
         """Whether an array or Python number is complex."""
         dtype = getattr(value, "dtype", None)
@@ -193,36 +197,35 @@ class TracedNamespace(_Space):
         if have == shape:
             return value
         extra = len(have) - len(shape)
-        axes = tuple(range(extra)) + tuple(
-            extra + i for i, n in enumerate(shape) if n == 1 and have[extra + i] != 1
-        )
-        total = self.sum(value, axis=axes, keepdims=False) if axes else value
+        repeated = (extra + i for i, n in enumerate(shape) if n == 1 and have[extra + i] != 1)
+        axes = (*range(extra), *repeated)
+        total = self.sum(value, axis=axes) if axes else value
         return total if total.shape == shape else self.reshape(total, shape)
 
     def fit(self, value: Any, like: Any) -> Any:
         """`value`, summed and demoted to the shape and dtype of `like`."""
         return self.fit_dtype(self.unbroadcast(value, like.shape), like.dtype)
 
-    def restore_axes(self, value: Any, axis: Any, ndim: int) -> Any:
-        """`value` with the axes that a reduction dropped put back with length one."""
-        axes = sorted(a % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
-        key = [slice(None)] * ndim
-        for a in axes:
-            key[a] = None
-        return value[tuple(key)]
+    def restore_axes(self, value: Any, axis: Any, shape: tuple[int, ...]) -> Any:
+        """`value`, the result of a reduction from `shape` over `axis`, with axes of length one put back."""
+        axes = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
+        return self.reshape(value, tuple(1 if i in axes else n for i, n in enumerate(shape)))
 
     def take_slice(self, value: Any, axis: int, part: slice) -> Any:
         """`value[..., part, ...]` along `axis`."""
-        key = [slice(None)] * len(value.shape)
-        key[axis] = part
-        return value[tuple(key)]
+        axis %= len(value.shape)
+        return value[(*[slice(None)] * axis, part, ...)]
 
     def _raw_scatter(self, values: Any, *, pick: Callable[[Any], Any], shape: tuple[int, ...]) -> Any:
         """Zeros of `shape` to which each value is added at the place that `pick` had taken it from."""
         xp, device = self.xp, self.device(values)
-        if getattr(pick, "is_view", False):
+        if isinstance(pick, Getitem) and pick.is_view:
             out = xp.zeros(shape, dtype=values.dtype, device=device)
-            out[pick.key] = values
+            key = pick.key if isinstance(pick.key, tuple) else (pick.key,)
+            if None in key:  # not every library writes through new axes
+                key = tuple(k for k in key if k is not None)
+                values = xp.reshape(values, out[key].shape)
+            out[key] = values
             return out
         size = math.prod(shape)
         places = pick(xp.reshape(xp.arange(size, device=device), shape))

@@ -7,11 +7,12 @@ itself. To add a function: one line here (or in `linalg.py`), one line of `tests
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable
 from typing import Any
 
-from .maps import IDENTITY, NEGATE, Linear, Sandwich, scale
+from .maps import IDENTITY, NEGATE, Linear, Map, Scale, scale
 
 Rule = Callable[..., Any]
 
@@ -34,31 +35,40 @@ def _tie(compare: str) -> Callable[..., Any]:
 
 def _power_base(ns: Any, y: Any, a: Any, b: Any) -> Any:
     if isinstance(b, (int, float)):
-        return 2 * a if b == 2 else b * a ** (b - 1)
-    return b * a ** (b - 1)
+        return 2 * a if b == 2 else b * a ** (b - 1) if b else 0.0
+    return b * a ** ns.where(b == 0, ns.zeros_like(b), b - 1)
 
 
 def _power_exponent(ns: Any, y: Any, a: Any, b: Any) -> Any:
-    if isinstance(a, (int, float)):
-        return y * math.log(a) if a > 0 else 0 * y
+    """Aᵇ log a; 0 where a = 0."""
+    if isinstance(a, (int, float, complex)):
+        return y * (0.0 if a == 0 else math.log(a) if not isinstance(a, complex) and a > 0 else cmath.log(a))
     return y * ns.log(ns.where(a == 0, ns.ones_like(a), a))
 
 
-def _abs(ns: Any, y: Any, x: Any) -> Any:
+def _abs(ns: Any, y: Any, x: Any) -> Map:
     """D|x|[t] = Re(conj(s) t), s = x/|x| (0 at 0)."""
     s = ns.sign(x)
+    return Linear(lambda t: ns.real(ns.conj(s) * t), lambda c: c * s) if ns.is_complex(x) else Scale(s)
+
+
+def _sign(ns: Any, y: Any, x: Any) -> Map | None:
+    """For complex x: D(x/|x|)[t] = i s Im(conj(s) t)/|x|, s = x/|x|."""
     if not ns.is_complex(x):
-        return scale(ns, s)
-    conjugate = ns.conj(s)
-    return Linear(lambda t: ns.real(conjugate * t), lambda c: c * s)
+        return None
+    size = ns.abs(x)
+    d = 1 / ns.where(size == 0, ns.ones_like(size), size)
+    return Linear(
+        lambda t: 1j * y * (ns.imag(ns.conj(y) * t) * d), lambda c: 1j * y * (ns.imag(ns.conj(y) * c) * d)
+    )
 
 
-def _real(ns: Any, y: Any, x: Any) -> Any:
+def _real(ns: Any, y: Any, x: Any) -> Map:
     return Linear(ns.real, lambda c: ns.astype(c, x.dtype)) if ns.is_complex(x) else IDENTITY
 
 
-def _imag(ns: Any, y: Any, x: Any) -> Any:
-    return Linear(ns.imag, lambda c: 1j * ns.astype(c, x.dtype))
+def _imag(ns: Any, y: Any, x: Any) -> Map | None:
+    return Linear(ns.imag, lambda c: 1j * ns.astype(c, x.dtype)) if ns.is_complex(x) else None
 
 
 def _conj(ns: Any, y: Any, x: Any) -> Any:
@@ -73,7 +83,7 @@ def _chosen(ns: Any, condition: Any, of_true: bool) -> Linear:
     return Linear(keep, keep)
 
 
-# -- elementwise: shapes broadcast, dtypes promote; see Primitive ------------------------------------------------
+# -- elementwise: shapes broadcast, dtypes promote; see Primitive ----------------------------------
 _LN2, _LN10 = math.log(2.0), math.log(10.0)
 ELEMENTWISE: dict[str, tuple[Rule, ...]] = {
     "abs": (_abs,),
@@ -111,6 +121,7 @@ ELEMENTWISE: dict[str, tuple[Rule, ...]] = {
     "real": (_real,),
     "reciprocal": (_by(lambda ns, y, x: -y * y),),
     "remainder": (lambda ns, y, a, b: IDENTITY, _by(lambda ns, y, a, b: -ns.floor_divide(a, b))),
+    "sign": (_sign,),
     "sin": (_by(lambda ns, y, x: ns.cos(x)),),
     "sinh": (_by(lambda ns, y, x: ns.cosh(x)),),
     "sqrt": (_by(lambda ns, y, x: 0.5 / y),),
@@ -126,24 +137,27 @@ ELEMENTWISE: dict[str, tuple[Rule, ...]] = {
 }
 
 
-# -- shapes, reductions, indexing ----------------------------------------------------------------------------------
+# -- shapes, reductions, indexing ------------------------------------------------------------------
 def _unary(push_pull: Callable[..., tuple[Callable, Callable]]) -> tuple[Rule, ...]:
     """The rule of a linear function of one array from its pair (push, pull)."""
     return (lambda ns, y, x, **static: Linear(*push_pull(ns, y, x, **static)),)
 
 
 def _sum(ns: Any, y: Any, x: Any, *, axis: Any = None, keepdims: bool = False, **_: Any) -> tuple:
+    def push(t: Any) -> Any:
+        return ns.fit_dtype(ns.sum(t, axis=axis, keepdims=keepdims), y.dtype)
+
     def pull(c: Any) -> Any:
         if not keepdims and axis is not None:
-            c = ns.restore_axes(c, axis, len(x.shape))
-        return ns.fit_dtype(ns.broadcast_to(c, x.shape), x.dtype)
+            c = ns.restore_axes(c, axis, x.shape)
+        return ns.broadcast_to(ns.fit_dtype(c, x.dtype), x.shape)
 
-    return (lambda t: ns.fit_dtype(ns.sum(t, axis=axis, keepdims=keepdims), y.dtype)), pull
+    return push, pull
 
 
 def _extreme(ns: Any, y: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
     """The derivative of max/min: an equal share to every entry that attains it."""
-    whole = y if keepdims or axis is None else ns.restore_axes(y, axis, len(x.shape))
+    whole = y if keepdims or axis is None else ns.restore_axes(y, axis, x.shape)
     share = ns.astype(ns.equal(x, whole), x.dtype)
     share = share / ns.sum(share, axis=axis, keepdims=True)
     push, spread = _sum(ns, y, x, axis=axis, keepdims=keepdims)
@@ -157,7 +171,7 @@ def _reshape(ns: Any, y: Any, x: Any, **_: Any) -> tuple:
 def _permute(ns: Any, y: Any, x: Any, *, axes: tuple[int, ...]) -> tuple:
     n = len(axes)
     back = tuple(sorted(range(n), key=lambda i: axes[i] % n))
-    return (lambda t: ns.permute_dims(t, axes=axes)), (lambda c: ns.permute_dims(c, axes=back))
+    return (lambda t: ns.permute_dims(t, axes)), (lambda c: ns.permute_dims(c, back))
 
 
 def _broadcast(ns: Any, y: Any, x: Any, *, shape: tuple[int, ...]) -> tuple:
@@ -173,11 +187,14 @@ def _self_adjoint(name: str) -> Callable[..., tuple]:
 
 
 def _roll(ns: Any, y: Any, x: Any, *, shift: Any, axis: Any = None) -> tuple:
+    shift, axis = (tuple(v) if isinstance(v, list) else v for v in (shift, axis))
     back = tuple(-s for s in shift) if isinstance(shift, tuple) else -shift
     return (lambda t: ns.roll(t, shift=shift, axis=axis)), (lambda c: ns.roll(c, shift=back, axis=axis))
 
 
-def _cumulative_sum(ns: Any, y: Any, x: Any, *, axis: Any = None, include_initial: bool = False, **_: Any) -> tuple:
+def _cumulative_sum(
+    ns: Any, y: Any, x: Any, *, axis: Any = None, include_initial: bool = False, **_: Any
+) -> tuple:
     axis = 0 if axis is None else axis
 
     def pull(c: Any) -> Any:
@@ -186,7 +203,10 @@ def _cumulative_sum(ns: Any, y: Any, x: Any, *, axis: Any = None, include_initia
             total = ns.take_slice(total, axis, slice(1, None))
         return ns.fit_dtype(total, x.dtype)
 
-    return (lambda t: ns.cumulative_sum(t, axis=axis, include_initial=include_initial)), pull
+    def push(t: Any) -> Any:
+        return ns.fit_dtype(ns.cumulative_sum(t, axis=axis, include_initial=include_initial), y.dtype)
+
+    return push, pull
 
 
 def _gather(ns: Any, y: Any, x: Any, *, pick: Callable[[Any], Any]) -> tuple:
@@ -198,8 +218,10 @@ def _scatter(ns: Any, y: Any, x: Any, *, pick: Callable[[Any], Any], shape: tupl
     return (lambda t: ns.scatter(t, pick=pick, shape=shape)), (lambda c: ns.gather(c, pick=pick))
 
 
-def _astype(ns: Any, y: Any, x: Any, *, dtype: Any) -> tuple:
-    return (lambda t: ns.fit_dtype(t, y.dtype)), (lambda c: ns.fit_dtype(c, x.dtype))
+def _astype(ns: Any, y: Any, x: Any, **_: Any) -> Map | None:
+    if not ns.backend.is_inexact(y):
+        return None
+    return Linear(lambda t: ns.fit_dtype(t, y.dtype), lambda c: ns.fit_dtype(c, x.dtype))
 
 
 class _Concat:
@@ -234,32 +256,44 @@ def concat_map(ns: Any, out: Any, blocks: tuple, index: int, axis: int) -> Any:
     return _Concat(ns, axis, sum(sizes[:index]), sizes[index], out.shape[axis])
 
 
-def _matmul_left(ns: Any, y: Any, a: Any, b: Any) -> Any:
+def _matmul_left(ns: Any, y: Any, a: Any, b: Any) -> Map:
     """The map of a in a @ b."""
-    if len(b.shape) == 1:  # (..., n, m) @ (m,) or (m,) @ (m,)
-        conjugate = ns.conj(b)
-        return Linear(lambda t: t @ b, lambda c: ns.fit(c[..., None] * conjugate if a.shape[:-1] else c * conjugate, a))
-    bh = ns.adjoint(b)
-    if len(a.shape) == 1:  # (n,) @ (..., n, m)
-        return Linear(lambda t: t @ b, lambda c: ns.fit((c[..., None, :] @ bh)[..., 0, :], a))
-    return Linear(lambda t: t @ b, lambda c: ns.fit(c @ bh, a))
+
+    def pull(c: Any) -> Any:
+        if len(b.shape) == 1:  # (..., n, m) @ (m,) or (m,) @ (m,)
+            return (ns.expand_dims(c, axis=-1) if a.shape[:-1] else c) * ns.conj(b)
+        if len(a.shape) == 1:  # (n,) @ (..., n, m)
+            return (ns.expand_dims(c, axis=-2) @ ns.adjoint(b))[..., 0, :]
+        return c @ ns.adjoint(b)
+
+    return Linear(lambda t: t @ b, _fitted(ns, pull, a, y))
 
 
-def _matmul_right(ns: Any, y: Any, a: Any, b: Any) -> Any:
+def _matmul_right(ns: Any, y: Any, a: Any, b: Any) -> Map:
     """The map of b in a @ b."""
-    if len(a.shape) == 1:
-        conjugate = ns.conj(a)
+
+    def pull(c: Any) -> Any:
+        if len(a.shape) == 1:
+            wide = len(b.shape) > 1
+            return (
+                (ns.expand_dims(ns.conj(a), axis=-1) * ns.expand_dims(c, axis=-2)) if wide else c * ns.conj(a)
+            )
         if len(b.shape) == 1:
-            return Linear(lambda t: a @ t, lambda c: ns.fit(c * conjugate, b))
-        return Linear(lambda t: a @ t, lambda c: ns.fit(conjugate[:, None] * c[..., None, :], b))
-    ah = ns.adjoint(a)
-    if len(b.shape) == 1:
-        return Linear(lambda t: a @ t, lambda c: ns.fit((ah @ c[..., None])[..., 0], b))
-    return Linear(lambda t: a @ t, lambda c: ns.fit(ah @ c, b))
+            return (ns.adjoint(a) @ ns.expand_dims(c, axis=-1))[..., 0]
+        return ns.adjoint(a) @ c
+
+    return Linear(lambda t: a @ t, _fitted(ns, pull, b, y))
+
+
+def _fitted(ns: Any, pull: Callable[[Any], Any], factor: Any, y: Any) -> Callable[[Any], Any]:
+    """`pull`, with what was broadcast or promoted undone."""
+    if len(factor.shape) > 1 and factor.shape[:-2] == y.shape[:-2] and factor.dtype == y.dtype:
+        return pull
+    return lambda c: ns.fit(pull(c), factor)
 
 
 OTHERS: dict[str, tuple[Rule, ...]] = {
-    "astype": _unary(_astype),
+    "astype": (_astype,),
     "broadcast_to": _unary(_broadcast),
     "cumulative_sum": _unary(_cumulative_sum),
     "expand_dims": _unary(_reshape),
@@ -281,11 +315,13 @@ OTHERS: dict[str, tuple[Rule, ...]] = {
 
 #: Functions whose derivative is zero wherever it exists, or whose value has no derivative by its kind.
 CONSTANT = frozenset(
-    "all any argmax argmin argsort bitwise_and bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift "
-    "bitwise_xor can_cast ceil count_nonzero empty_like equal finfo floor floor_divide full_like greater "
-    "greater_equal iinfo isdtype isfinite isinf isnan less less_equal logical_and logical_not logical_or "
-    "logical_xor nonzero not_equal ones_like result_type round searchsorted sign signbit trunc "
-    "unique_all unique_counts unique_inverse unique_values zeros_like".split()
+    "all allclose any argmax argmin argpartition argsort argwhere array_equal array_equiv bitwise_and bitwise_invert "
+    "bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor can_cast ceil count_nonzero digitize empty_like "
+    "equal finfo fix flatnonzero floor floor_divide full_like greater greater_equal heaviside iinfo isclose iscomplex "
+    "iscomplexobj isdtype isfinite isin isinf isnan isneginf isposinf isreal isrealobj less less_equal lexsort "
+    "logical_and logical_not logical_or logical_xor matrix_rank may_share_memory ndim nonzero not_equal ones_like "
+    "result_type rint round searchsorted shape shares_memory signbit size trunc unique_all unique_counts "
+    "unique_inverse unique_values zeros_like".split()
 )
 
-__all__ = ["CONSTANT", "ELEMENTWISE", "OTHERS", "Sandwich", "concat_map"]
+__all__ = ["CONSTANT", "ELEMENTWISE", "OTHERS", "concat_map"]

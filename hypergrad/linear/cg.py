@@ -18,6 +18,7 @@ class CG(LinearSolver):
     """Conjugate gradients on the Hessian form, preconditioned with `sharp`: this is CG in the metric.
 
     Stops where ‖b - B v‖ ≤ max(tol ‖b‖, atol), norms of covectors in the metric; `tol=None` is 10 eps of the dtype.
+    A direction of negative or zero curvature on the way leaves `converged` false: there is no isolated minimum.
     Error after k steps ≤ 2 ((√κ - 1)/(√κ + 1))ᵏ in the energy norm. Hestenes & Stiefel 1952; Saad 2003, alg. 9.1.
     """
 
@@ -50,17 +51,19 @@ class CG(LinearSolver):
             return space.any(state[4] > limit)
 
         def step(state: Any) -> Any:
-            v, r, p, k, rho = state
+            v, r, p, k, rho, definite = state
             q = apply(p)
-            alpha = space.ratio(rho, space.dot(p, q))
+            curvature = space.dot(p, q)
+            alpha = space.ratio(rho, curvature)
+            definite = xp.logical_and(definite, xp.logical_or(curvature > 0, rho <= limit))
             if space.ndim:
                 alpha = xp.where(rho > limit, alpha, xp.zeros_like(alpha))
             v, r = space.axpy(alpha, p, v), space.axpy(-alpha, q, r)
             z = raise_(r)
             new = space.dot(r, z)
             p = space.axpy(space.ratio(new, rho), p, z)
-            return v, r, p, k + (1 if not space.ndim else xp.astype(rho > limit, k.dtype)), new
+            return v, r, p, k + (1 if not space.ndim else xp.astype(rho > limit, k.dtype)), new, definite
 
-        state = (start, r, z, space.counts(rho), rho)
-        v, _, _, k, rho = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
-        return Solution(v, xp.sqrt(xp.abs(rho)), k, rho <= limit)
+        state = (start, r, z, space.counts(rho), rho, space.flags(True, rho))
+        v, _, _, k, rho, definite = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
+        return Solution(v, xp.sqrt(xp.abs(rho)), k, xp.logical_and(definite, rho <= limit))

@@ -19,7 +19,8 @@ Tree = Any
 class Dense(LinearSolver):
     """One product for each ambient coordinate, then one factorization of P B P + (I - P): exact, for small problems.
 
-    N ambient coordinates cost N products and N³ operations; memory N² numbers. Real arrays.
+    N ambient coordinates cost N products and N³ operations; memory N² numbers. Real arrays. A singular matrix gives NaN
+    and `converged` false.
     """
 
     @property
@@ -57,7 +58,7 @@ class Dense(LinearSolver):
 
         vector = join(b)
         matrix = space.backend.matrix(product, vector)
-        v = system.project(split(xp.linalg.solve(matrix, vector[..., None])[..., 0]))
+        v = system.project(split(space.backend.solve_or_nan(matrix, vector[..., None])[..., 0]))
         r = space.subtract(b, system.apply(v))
         residual = xp.sqrt(xp.abs(space.dot(r, system.raise_(r))))
         size = xp.sqrt(xp.abs(space.dot(b, system.raise_(b))))

@@ -1,7 +1,8 @@
 """The laws that every manifold obeys, as residuals: relative numbers of batch shape, of the size of rounding.
 
-`check_manifold` draws a sample, evaluates all laws as one function (compiled once, where the framework compiles)
-and names those that are broken. Each law is also a function by itself, of a manifold and a `Sample`.
+`check_manifold` draws a sample, evaluates all laws as one function (compiled once, where the framework
+compiles) and names those that are broken. Each law is also a function by itself, of a manifold and a
+`Sample`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Sample(NamedTuple):
 
 
 def draw(manifold: Manifold, rng: Any, like: Array, batch: tuple[int, ...] = ()) -> Sample:
-    """A random sample; u, v have length 3/4 and y, z lie about as near to x, well within reach of a logarithm."""
+    """A random sample; u, v have length 3/4 and y, z lie about as near to x, within reach of a logarithm."""
     x = manifold.random_point(rng, batch, like=like)
 
     def tangent() -> Any:
@@ -261,8 +262,9 @@ def check_manifold(
 ) -> dict[str, float]:
     """Assert all laws on a random sample in the framework, dtype and device of `like`; return the residuals.
 
-    `cost(p, a, b)` of a point and two noise arrays takes the place of the default where costs must be invariant
-    (quotients); `retraction_order=2` asks for that much; `rounding` is the largest residual, in eps of the dtype.
+    `cost(p, a, b)` of a point and two noise arrays takes the place of the default where costs must be
+    invariant (quotients); `retraction_order=2` asks for that much; `rounding` is the largest residual that
+    passes, in eps of the dtype.
     Raises `AssertionError` that names every broken law and its residual.
     """
     _check_types(manifold)
@@ -271,16 +273,13 @@ def check_manifold(
     manifold.check_point(sample.x)
     law = backend.jit(lambda s: residuals(manifold, s, cost=cost, retraction_order=retraction_order))
     found = {name: backend.to_numpy(value) for name, value in law(sample).items()}
-    wrong_shape = [
-        f"{name}: shape {r.shape}" for name, r in found.items() if r.shape not in (tuple(batch), ())
-    ]
-    assert not wrong_shape, f"{manifold}, {backend.name}, batch {batch}: " + "; ".join(wrong_shape)
+    where = f"{manifold}, {backend.name}, {like.dtype}, batch {batch}"
+    misshapen = [f"{name}: {r.shape}" for name, r in found.items() if r.shape not in (tuple(batch), ())]
+    assert not misshapen, f"{where}: residuals have the shapes " + "; ".join(misshapen)
     worst = {name: float(r.max()) if r.size else 0.0 for name, r in found.items()}
     limit = rounding * float(backend.xp.finfo(like.dtype).eps)
     broken = [f"{name}: {value:.2g}" for name, value in worst.items() if not value <= limit]
-    assert not broken, (
-        f"{manifold}, {backend.name}, {like.dtype}, batch {batch}, limit {limit:.2g}: " + "; ".join(broken)
-    )
+    assert not broken, f"{where}: more than {limit:.2g}: " + "; ".join(broken)
     return worst
 
 

@@ -1,0 +1,122 @@
+"""Functions whose derivative is given by hand: one node of the tape, with a pushforward and a pullback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .._errors import NoDerivativeError, ShapeError
+from .._trees import flatten, leaves
+from .array import Traced, leaked, substitute, top_tape
+from .maps import Joint, Packed, Select
+
+Tree = Any
+Lists = Callable[..., list[Any]]
+
+
+def custom_derivative(ns: Any, function: Any, pushforward: Any, pullback: Any) -> Callable[..., Tree]:
+    """`function` of trees to a tree with its derivative given; see `Backend.custom_derivative`."""
+
+    def wrapped(*trees: Tree) -> Tree:
+        inputs = [flatten(tree) for tree in trees]
+        rebuild_out: list[Callable[[list[Any]], Tree]] = []
+
+        def run(args: list[Any]) -> list[Any]:
+            outs, rebuild = flatten(function(*_cut(args, inputs)))
+            rebuild_out.append(rebuild)
+            return outs
+
+        def push(args: list[Any], outs: list[Any], tangents: list[Any]) -> list[Any]:
+            moved = _cut(tangents, inputs, ns.zeros_like)
+            return leaves(pushforward(_cut(args, inputs), rebuild_out[0](outs), moved))
+
+        def pull(args: list[Any], outs: list[Any], cotangents: list[Any], needs: list[bool]) -> list[Any]:
+            filled = [ns.zeros_like(o) if c is None else c for c, o in zip(cotangents, outs, strict=True)]
+            wanted = tuple(any(part) for part in _parts(needs, inputs))
+            rebuild = rebuild_out[0]
+            pulled = pullback(_cut(args, inputs), rebuild(outs), rebuild(filled), wanted)
+            if len(pulled) != len(inputs):
+                raise ShapeError(f"a pullback returned {len(pulled)} cotangents for {len(inputs)} arguments")
+            trees = zip(pulled, inputs, strict=True)
+            return [v for p, (found, _) in trees for v in ([None] * len(found) if p is None else leaves(p))]
+
+        outs = call_with_rule(run, push, pull, [leaf for found, _ in inputs for leaf in found])
+        return rebuild_out[0](outs)
+
+    return wrapped
+
+
+def _parts(values: list[Any], inputs: list[tuple[list[Any], Any]]) -> list[list[Any]]:
+    """`values`, one for each leaf, cut into one list for each argument."""
+    rest = iter(values)
+    return [[next(rest) for _ in found] for found, _ in inputs]
+
+
+def _cut(values: list[Any], inputs: list[tuple[list[Any], Any]], zero: Any = None) -> tuple[Tree, ...]:
+    """`values` as trees, one for each argument; None where all leaves of one are None."""
+    trees = []
+    for part, (found, rebuild) in zip(_parts(values, inputs), inputs, strict=True):
+        if part and all(v is None for v in part):
+            trees.append(None)
+        else:
+            trees.append(rebuild([zero(x) if v is None else v for v, x in zip(part, found, strict=True)]))
+    return tuple(trees)
+
+
+def call_with_rule(function: Lists, pushforward: Lists, pullback: Lists, args: Sequence[Any]) -> list[Any]:
+    """A function of a list of arrays to a list of arrays, with its derivative given.
+
+    `pushforward(args, outs, tangents)` and `pullback(args, outs, cotangents, needs)` work on lists, in which
+    None stands for zero (tangents, cotangents) and for not wanted (the result of `pullback`).
+    """
+    args = substitute(args)
+    top = top_tape(args)
+    if top is None:
+        return _checked(function(args))
+    if not top.is_open:
+        raise leaked("a function with a custom derivative")
+    low = [a.value if isinstance(a, Traced) and a._tape is top else a for a in args]
+    outs = call_with_rule(function, pushforward, pullback, low)
+    places = [i for i, a in enumerate(args) if isinstance(a, Traced) and a._tape is top]
+    needs = [i in places for i in range(len(args))]
+
+    def push(tangents: list[Any]) -> Packed:
+        given = dict(zip(places, tangents, strict=True))
+        moved = pushforward(low, outs, [given.get(i) for i in range(len(args))])
+        return Packed(_like(top.ns, moved, outs, "the pushforward"))
+
+    def pull(cotangents: Packed) -> list[Any]:
+        wanted = pullback(low, outs, cotangents.items, needs)
+        return _like(top.ns, [wanted[i] for i in places], [low[i] for i in places], "the pullback")
+
+    parents = tuple(args[i]._index for i in places)
+    joint = top.hidden(parents, Joint(push, pull))
+    return [
+        top.record(o, (joint,), (Select(k, len(outs)),)) if top.backend.is_inexact(o) else o
+        for k, o in enumerate(outs)
+    ]
+
+
+def _checked(outs: list[Any]) -> list[Any]:
+    if any(isinstance(o, Traced) for o in outs):
+        raise NoDerivativeError(
+            "a function with a custom derivative closes over an array that is being differentiated, which its "
+            "rule knows nothing of: pass the array as an argument (Backend.hoist does it)"
+        )
+    return outs
+
+
+def _like(ns: Any, moved: list[Any], originals: list[Any], what: str) -> list[Any]:
+    """What a rule returned, in the dtypes of `originals`; raises `ShapeError` where shapes differ."""
+    if len(moved) != len(originals):
+        raise ShapeError(f"{what} of a custom derivative returned {len(moved)} arrays, not {len(originals)}")
+    fitted = []
+    for m, o in zip(moved, originals, strict=True):
+        if m is None or not ns.backend.is_inexact(o):
+            fitted.append(None)
+            continue
+        if getattr(m, "shape", None) != o.shape:
+            shape = getattr(m, "shape", type(m).__name__)
+            raise ShapeError(f"{what} of a custom derivative returned shape {shape}, not {o.shape}")
+        fitted.append(ns.fit_dtype(m, o.dtype))
+    return fitted
