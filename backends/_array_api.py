@@ -1,4 +1,6 @@
-"""The backend of every array-API library without autodiff: arrays by its namespace, derivatives by the tape."""
+"""The backend of every array-API library without autodiff: arrays by its namespace, derivatives by the
+tape.
+"""
 
 from __future__ import annotations
 
@@ -85,10 +87,13 @@ class ArrayAPIBackend(Backend):
 
     # -- differentiation ---------------------------------------------------------------------------
     def _trace(self, f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Any:
-        """Run `f` on a fresh tape: inputs, values, the output's structure, linear program, inputs' structure."""
+        """Run `f` on a fresh tape: inputs, values, the output's structure, linear program, inputs'
+        structure.
+        """
         tape = Tape(self)
         single = len(primals) == 1 and hasattr(primals[0], "dtype")
         ins, rebuild = (list(primals), tuple) if single else flatten(primals)
+        ins = [substituted(x) for x in ins]
         moving = [self.is_inexact(x) for x in ins]
         traced = [tape.input(x) if m else x for x, m in zip(ins, moving, strict=True)]
         try:
@@ -201,5 +206,5 @@ class ArrayAPIBackend(Backend):
         return state
 
     def call_external(self, function: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
-        """Run a black box on plain arrays."""
-        return function(*self.stop_gradient(args))
+        """A black box on plain arrays; its answer, arrays of any kind, is given the kind and dtype of `like`."""
+        return tree_map(lambda leaf, value: self.asarray(value, like=leaf), like, function(*self.stop_gradient(args)))

@@ -107,7 +107,8 @@ class Backend(ABC):
     @abstractmethod
     def forbid_gradient(self, tree: Tree, why: str) -> Tree:
         """`tree` as a constant that must not be differentiated: a derivative that would flow through it raises
-        `NoDerivativeError(why)`, here or where it is asked for; never a silent zero."""
+        `NoDerivativeError(why)`, here or where it is asked for; never a silent zero.
+        """
 
     def constants(self) -> AbstractContextManager[Any]:
         """A context in which nothing is differentiated from outside: no graph is kept of what runs in it.

@@ -17,7 +17,7 @@ class TracedCupyArray(TracedArray):
     """A traced array that CuPy's operators yield to: they do so where `__array_ufunc__` is None."""
 
     __slots__ = ()
-    __array_ufunc__ = None
+    __array_ufunc__ = None  # pyright: ignore[reportAssignmentType]
 
 
 class CupyBackend(ArrayAPIBackend):

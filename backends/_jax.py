@@ -39,9 +39,7 @@ class JaxBackend(Backend):
         """
         return all(_concrete(leaf) for leaf in jax.tree_util.tree_leaves(trees))
 
-    def asarray(
-        self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None
-    ) -> Array:
+    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
         """An array of JAX.
 
         Raises `DTypeError` where a dtype of 64 bits is asked for and JAX was not told to keep 64 bits.
@@ -83,9 +81,7 @@ class JaxBackend(Backend):
 
         return y, pull
 
-    def jvp(
-        self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]
-    ) -> tuple[Tree, Tree]:
+    def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
         """`jax.jvp`."""
         y, moved = jax.jvp(f, tuple(primals), _map(_tangent, tuple(primals), tuple(tangents)))
         return y, _map(_vector, y, moved)
@@ -136,7 +132,9 @@ class JaxBackend(Backend):
             out = wrapped(*primals)
             given = tuple(map(_given_tangent, primals, tangents))
             live = [i for i, t in enumerate(given) if t is not None]
-            if transposable or not all(map(_differentiable, jax.tree_util.tree_leaves((out, [primals[i] for i in live])))):
+            if transposable or not all(
+                map(_differentiable, jax.tree_util.tree_leaves((out, [primals[i] for i in live])))
+            ):
                 return out, _map(_tangent, out, pushforward(primals, out, given))
             needs = tuple(t is not None for t in given)
 
@@ -224,9 +222,7 @@ class JaxBackend(Backend):
         args, like = jax.lax.stop_gradient((args, like))
 
         def convert(values: Tree) -> Tree:
-            return _map(
-                lambda leaf, value: np.asarray(value, dtype=leaf.dtype).reshape(leaf.shape), like, values
-            )
+            return _map(lambda leaf, value: np.asarray(value, dtype=leaf.dtype).reshape(leaf.shape), like, values)
 
         if self.is_eager(args):
             return _map(lambda leaf, value: self.asarray(value, like=leaf), like, function(*args))

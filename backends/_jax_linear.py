@@ -37,17 +37,13 @@ def linear_map(
         return leaves
 
     def flat_pull(flat: list[Any], cotangents: list[Any]) -> list[Any]:
-        return jax.tree_util.tree_leaves(
-            pull(residual_tree.unflatten(flat), out_trees[0].unflatten(cotangents))
-        )
+        return jax.tree_util.tree_leaves(pull(residual_tree.unflatten(flat), out_trees[0].unflatten(cotangents)))
 
     out = jax.eval_shape(flat_push, residuals, given)
     return out_trees[0].unflatten(_bind(flat_push, flat_pull, residuals, given, out))
 
 
-def _bind(
-    push: Callable, pull: Callable, residuals: list[Any], given: list[Any], out: list[Any]
-) -> list[Any]:
+def _bind(push: Callable, pull: Callable, residuals: list[Any], given: list[Any], out: list[Any]) -> list[Any]:
     """Bind with both functions as programs; the arrays that they close over become residuals."""
     n = len(residuals)
     push_program = jax.make_jaxpr(lambda *a: push(list(a[:n]), list(a[n:])))(*residuals, *given)
@@ -73,9 +69,7 @@ def _run(*args: Any, push: Any, pull: Any, residuals: int) -> list[Any]:
     return core.jaxpr_as_fun(push)(*args)
 
 
-def _jvp(
-    primals: tuple, tangents: tuple, *, push: Any, pull: Any, residuals: int
-) -> tuple[list[Any], list[Any]]:
+def _jvp(primals: tuple, tangents: tuple, *, push: Any, pull: Any, residuals: int) -> tuple[list[Any], list[Any]]:
     params = {"push": push, "pull": pull, "residuals": residuals}
     out = _linear.bind(*primals, **params)
     moved: list[Any] = [jnp.zeros_like(o) for o in out]

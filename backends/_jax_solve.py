@@ -26,9 +26,7 @@ def linear_solve(apply: Linear, b: Tree, solve: Solver, transpose_solve: Solver)
         ravel, unravel = _raveling(b)
 
         def raveled(solver: Solver) -> Solver:
-            return lambda operator, right: ravel(
-                solver(lambda tree: unravel(operator(ravel(tree))), unravel(right))
-            )
+            return lambda operator, right: ravel(solver(lambda tree: unravel(operator(ravel(tree))), unravel(right)))
 
         v = jax.lax.custom_linear_solve(
             lambda vector: ravel(apply(unravel(vector))), ravel(b), raveled(solve), raveled(transpose_solve)

@@ -33,9 +33,7 @@ class TorchBackend(Backend):
             return False
         return all(_has_values(x) for tree in trees for x in leaves(tree) if isinstance(x, torch.Tensor))
 
-    def asarray(
-        self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None
-    ) -> Array:
+    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
         """A tensor. A tensor given keeps its graph; anything else is copied."""
         if like is not None:
             dtype = like.dtype if dtype is None else dtype
@@ -80,9 +78,7 @@ class TorchBackend(Backend):
         """A retained graph. Under `torch.no_grad` too: then value and cotangents are cut off."""
         return _torch_graph.vjp(f, *primals)
 
-    def jvp(
-        self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]
-    ) -> tuple[Tree, Tree]:
+    def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
         """The transpose of the transpose: nests freely, which PyTorch's forward mode does not."""
         y, push = _torch_graph.linearize(f, *primals)
         return y, push(*tangents)

@@ -73,9 +73,7 @@ class Recorded:
         with _recording():
             y = f(*(rebuild([self._alias(x, wanted) for x in found]) for found, rebuild in self.primals))
         self.y_leaves, self.rebuild = flatten(y)
-        self.moving = [
-            i for i, v in enumerate(self.y_leaves) if isinstance(v, torch.Tensor) and v.requires_grad
-        ]
+        self.moving = [i for i, v in enumerate(self.y_leaves) if isinstance(v, torch.Tensor) and v.requires_grad]
         self.outputs = [self.y_leaves[i] for i in self.moving]
         self.attached = wanted and self._seen_from_outside()
         self.y = y if self.attached or not self.outputs else self.rebuild([cut(v) for v in self.y_leaves])
@@ -101,9 +99,7 @@ class Recorded:
         own = {id(x) for x in self.inputs}
         return any(id(variable) not in own for variable in leaf_variables(self.outputs))
 
-    def transpose(
-        self, cotangents: list[torch.Tensor], create_graph: bool
-    ) -> tuple[torch.Tensor | None, ...]:
+    def transpose(self, cotangents: list[torch.Tensor], create_graph: bool) -> tuple[torch.Tensor | None, ...]:
         """The cotangents of `inputs`; None for those that were not used."""
         if not self.outputs or not self.inputs:
             return (None,) * len(self.inputs)
@@ -187,21 +183,15 @@ def _functorch_vjp(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Vjp:
         for i, value in zip(moving, values, strict=True):
             filled[i] = value
         rest = iter(filled)
-        y_leaves, structure["rebuild"] = flatten(
-            f(*(rebuild([next(rest) for _ in own]) for own, rebuild in flat))
-        )
+        y_leaves, structure["rebuild"] = flatten(f(*(rebuild([next(rest) for _ in own]) for own, rebuild in flat)))
         structure["constants"] = [None if isinstance(v, torch.Tensor) else v for v in y_leaves]
         structure["kinds"] = [differentiable(v) for v in y_leaves]
         moved = [v for v in y_leaves if differentiable(v)]
         moved.append(values[0].new_zeros(()))  # torch.func.vjp wants at least one output
-        return tuple(moved), tuple(
-            v for v in y_leaves if isinstance(v, torch.Tensor) and not differentiable(v)
-        )
+        return tuple(moved), tuple(v for v in y_leaves if isinstance(v, torch.Tensor) and not differentiable(v))
 
     if not moving:
-        return f(*primals), lambda cotangent: tuple(
-            rebuild([_or_zero(None, x) for x in own]) for own, rebuild in flat
-        )
+        return f(*primals), lambda cotangent: tuple(rebuild([_or_zero(None, x) for x in own]) for own, rebuild in flat)
     outputs, pull_tensors, others = torch.func.vjp(on_tensors, *(found[i] for i in moving), has_aux=True)
     first, second = iter(outputs), iter(others)
     y_leaves = [
@@ -214,16 +204,13 @@ def _functorch_vjp(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Vjp:
         chosen = [_like(c, y) for c, y in zip(given, y_leaves, strict=True) if differentiable(y)]
         pulled = iter(pull_tensors((*chosen, torch.zeros_like(outputs[-1]))))
         return tuple(
-            rebuild([_or_zero(next(pulled) if differentiable(x) else None, x) for x in own])
-            for own, rebuild in flat
+            rebuild([_or_zero(next(pulled) if differentiable(x) else None, x) for x in own]) for own, rebuild in flat
         )
 
     return structure["rebuild"](y_leaves), pull
 
 
-def _functorch_linearize(
-    f: Callable[..., Tree], primals: tuple[Tree, ...]
-) -> tuple[Tree, Callable[..., Tree]]:
+def _functorch_linearize(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> tuple[Tree, Callable[..., Tree]]:
     """The transpose of the transpose, made anew for each vector: a graph must not outlive its level."""
     y = f(*primals)
 

@@ -14,7 +14,7 @@ from typing import Any
 from ._base import Backend
 from ._errors import DTypeError, ShapeError
 from ._registry import backend_of, namespace
-from ._trees import flatten, leaves, tree_map
+from ._trees import flatten, leaves
 
 Tree = Any
 Array = Any
@@ -78,11 +78,13 @@ def value_and_grad(
 def grad(
     f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
-    """The function `(*args) -> gradient` of a real scalar f with respect to args[argnums]; nests to any order.
+    """The function `(*args) -> gradient` of a real scalar f with respect to args[argnums]; nests to any
+    order.
 
     For complex arguments the gradient points along steepest ascent: f(x + t g) grows by t Σ|g|² to first
-    order. With `has_aux`, f returns `(value, aux)` and the result is `(gradient, aux)`. Raises `ShapeError` if
-    the value has axes, `DTypeError` if it is not real floating point or the argument holds no floating-point array.
+    order. With `has_aux`, f returns `(value, aux)` and the result is `(gradient, aux)`. Raises
+    `ShapeError` if the value has axes, `DTypeError` if it is not real floating point or the argument holds
+    no floating-point array.
     """
     both = value_and_grad(f, argnums, has_aux)
 
@@ -107,7 +109,8 @@ def hvp(f: Callable[..., Array], primals: Sequence[Tree], tangents: Sequence[Tre
 def jacobian(f: Callable[..., Array], argnums: int = 0) -> Callable[..., Array]:
     """The function `(*args) -> ∂f/∂args[argnums]`, for arrays: shape `(*f's shape, *argument's shape)`.
 
-    By forward mode, one push for each entry of the argument. With respect to a complex array, f must be holomorphic.
+    By forward mode, one push for each entry of the argument. With respect to a complex array, f must be
+    holomorphic.
     """
 
     def matrix(*args: Tree) -> Array:
@@ -140,7 +143,9 @@ def jacobian(f: Callable[..., Array], argnums: int = 0) -> Callable[..., Array]:
 
 
 def hessian(f: Callable[..., Array], argnums: int = 0) -> Callable[..., Array]:
-    """The function `(*args) -> ∂²f/∂args[argnums]²` of a real scalar f, for real arrays: shape twice the argument's."""
+    """The function `(*args) -> ∂²f/∂args[argnums]²` of a real scalar f, for real arrays: shape twice the
+    argument's.
+    """
     gradient = grad(f, argnums)
 
     def matrix(*args: Tree) -> Array:
@@ -208,5 +213,5 @@ def _place(backend: Backend, args: tuple, i: int) -> int:
 
 
 __all__ = [
-    "grad", "hessian", "hvp", "jacobian", "jvp", "linearize", "stop_gradient", "tree_map", "value_and_grad", "vjp",
+    "grad", "hessian", "hvp", "jacobian", "jvp", "linearize", "stop_gradient", "value_and_grad", "vjp",
 ]  # fmt: skip

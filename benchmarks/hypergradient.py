@@ -221,9 +221,7 @@ def rows_of(d: int, backends: list[str], codes: list[str], rounds: int) -> list[
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as aligned plain text."""
-    lines = [
-        ("task", "d", "r", "framework", "code", "CPU ms", "wall ms", "/ own hand", "/ best hand", "error")
-    ]
+    lines = [("task", "d", "r", "framework", "code", "CPU ms", "wall ms", "/ own hand", "/ best hand", "error")]
     for row in rows:
         names = (row["task"], str(row["d"]), str(row["r"]), row["backend"], row["code"])
         milliseconds = (f"{1e3 * row[key]:.3f}" for key in ("cpu_s", "wall_s"))
@@ -236,9 +234,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
         "--sizes",

@@ -83,7 +83,7 @@ class Space:
 
     def zeros(self, v: Tree) -> Tree:
         """The zero vector like v."""
-        return tree_map(lambda a: self.backend.xp.zeros_like(a), v)
+        return tree_map(lambda a: namespace(a).zeros_like(a), v)
 
     def ratio(self, a: Array, b: Array) -> Array:
         """A / b, and 0 where b = 0."""
@@ -119,6 +119,12 @@ def real_like(backend: Backend, leaf: Array) -> Array:
     """A real array of the precision of `leaf`: what numbers (inner products, steps) are made like."""
     xp = namespace(leaf)
     return xp.real(leaf) if xp.isdtype(leaf.dtype, "complex floating") else leaf
+
+
+def resolved_tolerance(leaf: Array, tol: float | None) -> float:
+    """`tol`, by default what the dtype resolves, 10 eps, and never below that but for 0."""
+    least = 10 * epsilon(leaf)
+    return least if tol is None else max(tol, least) if tol else 0.0
 
 
 def epsilon(leaf: Array) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backends import Backend
 from ..backends._trees import tree_map
+from ._settings import require_kind, require_number
 from ._space import Space
 from ._system import tangent_system
 from .implicit import implicit_solution
@@ -49,6 +50,9 @@ class Implicit(Estimator):
 
     linear: LinearSolver | None = None
 
+    def __post_init__(self) -> None:
+        require_kind(self, "linear", LinearSolver)
+
     def solution(
         self, backend: Backend, level: Level, solver: Solver, outer: tuple[Tree, ...], init: Tree, space: Space
     ) -> Solution:
@@ -86,7 +90,7 @@ class Implicit(Estimator):
         if self.linear is None:
             if level.self_adjoint:
                 return CG()
-            return Neumann(terms=5000, tol=1e-12) if isinstance(level, FixedPoint) else Dense()
+            return Neumann() if isinstance(level, FixedPoint) else Dense()
         if self.linear.needs_self_adjoint and not level.self_adjoint:
             raise TypeError(
                 f"{type(self.linear).__name__} needs a symmetric operator; the derivative of a {type(level).__name__} is "
@@ -103,6 +107,9 @@ class Unrolled(Estimator):
     """
 
     steps: int
+
+    def __post_init__(self) -> None:
+        require_number(self, "steps", least=0)
 
     def solution(
         self, backend: Backend, level: Level, solver: Solver, outer: tuple[Tree, ...], init: Tree, space: Space

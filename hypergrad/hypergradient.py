@@ -60,10 +60,11 @@ def hypergradient(
     """
     backend = check_problem(problem, x, y0)
     x, y0, adjoint = backend.forbid_gradient((x, y0, adjoint), NOT_DIFFERENTIABLE)
-    _, solver, estimator, _ = prepare(problem.lower, (x,), y0, solver, estimator)
-    function = _compiled if backend.is_eager(x, y0) else plain_hypergradient
+    _, solver, estimator, _ = prepare(problem.lower, (x,), y0, solver, estimator, "y0")
+    make = _compiled if backend.is_eager(x, y0) else plain_hypergradient
+    compute = compiled_once(make, backend, problem, solver, estimator)
     with backend.constants():
-        result = function(backend, problem, solver, estimator)(x, y0, adjoint)
+        result = compute(x, y0, adjoint)
     warn_about(backend, result, solver, estimator, problem)
     return result
 
@@ -77,9 +78,7 @@ def check_problem(problem: Bilevel, x: Tree, y: Tree) -> Backend:
     return backend
 
 
-def warn_about(
-    backend: Backend, result: Hypergradient, solver: Solver, estimator: Estimator, problem: Bilevel
-) -> None:
+def warn_about(backend: Backend, result: Hypergradient, solver: Solver, estimator: Estimator, problem: Bilevel) -> None:
     """Warn of solves that did not reach what they were asked for."""
     if isinstance(estimator, Implicit):
         warn_unless_converged(backend, result.lower, f"{type(solver).__name__} on the lower level")
@@ -105,9 +104,17 @@ def plain_hypergradient(
     return compute
 
 
+def compiled_once(make: Callable[..., Any], *values: Any) -> Any:
+    """`make(*values)`, from its cache where all values can be keys of one: a cost may be a callable without hash."""
+    try:
+        hash(values)
+    except TypeError:
+        return getattr(make, "__wrapped__", make)(*values)
+    return make(*values)
+
+
 @lru_cache(maxsize=64)
 def _compiled(
     backend: Backend, problem: Bilevel, solver: Solver, estimator: Estimator
 ) -> Callable[[Tree, Tree, Tree | None], Hypergradient]:
     return backend.jit(plain_hypergradient(backend, problem, solver, estimator))
-

@@ -56,9 +56,7 @@ class Level(ABC):
         """
 
 
-def completed(
-    level: Level, backend: Backend, outer: tuple[Tree, ...], y: Tree
-) -> tuple[Apply, Apply]:
+def completed(level: Level, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
     """P D P + (I - P) and its transpose: invertible on the whole ambient space where D is on the tangent space.
 
     Its derivative sees the tangent space move with y; that of P D P alone does not, and second derivatives of
@@ -283,6 +281,11 @@ def check_cost(value: Any, y: Tree, manifold: Manifold, what: str) -> tuple[int,
 def check_field(value: Any, y: Tree, batch_ndim: int, what: str) -> tuple[int, ...]:
     """The batch of problems of a field or map. Raises `ShapeError` unless it is shaped like y."""
     values, points = leaves(value), leaves(y)
+    for leaf in values:
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            raise DTypeError(f"{what} returned a {type(leaf).__name__}, not an array of the framework")
+        if not namespace(leaf).isdtype(leaf.dtype, ("real floating", "complex floating")):
+            raise DTypeError(f"{what} returned dtype {leaf.dtype}; it must be floating point to be differentiated")
     if [tuple(a.shape) for a in values] != [tuple(b.shape) for b in points]:
         raise ShapeError(
             f"{what} returned shapes {[tuple(a.shape) for a in values]}; y has {[tuple(b.shape) for b in points]}"

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..backends import Backend, namespace
+from ._settings import require_kind, require_number
 from ._space import Space, epsilon
 from .estimators import Estimator, Implicit
 from .hypergradient import Hypergradient, plain_hypergradient
 from .level import check_cost
 from .nested import Bilevel
 from .solution import is_finite
-from .solvers import BarzilaiBorwein, Solver, TrustRegion
-from .solvers.steps import StepRule, backtrack, first_step, next_trial
+from .solve import default_solver
+from .solvers import BarzilaiBorwein, Solver
+from .solvers.steps import StepRule, backtrack, first_step, next_trial, require_step_rule
 
 Array = Any
 Tree = Any
@@ -64,13 +66,19 @@ class RHGD(Method):
 
     The lower level starts from the last answer, the adjoint solve from the last adjoint, carried along. `step_size` is
     a number, `Armijo()` or `BarzilaiBorwein()` (default); the searches compare values of the upper cost at lower
-    answers. `tol`: done where ‖G‖ ≤ tol max(1, |value|), by default the root of the dtype's eps.
+    answers. `solver` is by default the one that suits the lower level. `tol`: done where ‖G‖ ≤ tol max(1, |value|), by default the root of the dtype's eps.
     """
 
     step_size: StepRule = BarzilaiBorwein()
-    solver: Solver = field(default_factory=TrustRegion)
+    solver: Solver | None = None
     estimator: Estimator = field(default_factory=Implicit)
     tol: float | None = None
+
+    def __post_init__(self) -> None:
+        require_step_rule(self, "step_size")
+        require_kind(self, "solver", Solver)
+        require_kind(self, "estimator", Estimator)
+        require_number(self, "tol", least=0)
 
     def tolerance(self, like: Array) -> float:
         """See `Method`."""
@@ -85,27 +93,27 @@ class RHGD(Method):
 
     def step(self, backend: Backend, problem: Bilevel, state: State) -> State:
         """See `Method`. A search that finds no descent leaves the point where it was, with `good` false."""
-        manifold, inner = problem.manifold, problem.lower.manifold
+        manifold, inner, solver = problem.manifold, problem.lower.manifold, self._solver(problem)
         space = self._space(backend, problem, state.x, state.y)
 
         def trial(t: Array) -> tuple[Array, Tree, Array]:
             x = manifold.retract(state.x, space.scale(-t, state.gradient))
             lower = Space(backend, problem.lower.batch((x,), state.y))
-            found = self.solver.solve(backend, problem.lower, (x,), state.y, lower)
+            found = solver.solve(backend, problem.lower, (x,), state.y, lower)
             return problem.upper(x, found.value), (x, found.value), backend.xp.max(found.steps)
 
         if isinstance(self.step_size, (int, float)):
-            t, good = state.trial, space.flags(True, state.trial)
+            t, good, certain = state.trial, space.flags(True, state.trial), None
             _, (x, y), work = trial(t)
         else:
             none = space.flags(False, state.trial)
-            t, _, (x, y), good, work = backtrack(
+            t, _, (x, y), good, certain, work = backtrack(
                 space, self.step_size, trial, state.value, state.slope, state.trial, none, state.noise
             )
         guess = None if state.adjoint is None else inner.transport(state.y, y, state.adjoint)
         found = self._hypergradient(backend, problem, x, y, guess)
         carried = manifold.transport(state.x, x, state.gradient)
-        t_next = next_trial(space, self.step_size, t, space.dot(found.covector, carried), state.slope)
+        t_next = next_trial(space, self.step_size, t, space.dot(found.covector, carried), state.slope, certain)
         good = namespace(good).logical_and(good, is_finite(space, (found.value, found.gradient)))
         return self._state(problem, space, x, found, t_next, t, good, work)
 
@@ -113,7 +121,10 @@ class RHGD(Method):
         return Space(backend, check_cost(problem.upper(x, y), x, problem.manifold, "the upper cost"))
 
     def _hypergradient(self, backend: Backend, problem: Bilevel, x: Tree, y: Tree, guess: Tree) -> Hypergradient:
-        return plain_hypergradient(backend, problem, self.solver, self.estimator)(x, y, guess)
+        return plain_hypergradient(backend, problem, self._solver(problem), self.estimator)(x, y, guess)
+
+    def _solver(self, problem: Bilevel) -> Solver:
+        return default_solver(problem.lower, self.estimator) if self.solver is None else self.solver
 
     def _state(
         self,

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..backends import Backend, ConvergenceWarning
-from .hypergradient import NOT_DIFFERENTIABLE, check_problem
+from .hypergradient import NOT_DIFFERENTIABLE, check_problem, compiled_once
 from .methods import RHGD, Method, State
 from .nested import Bilevel
 
@@ -76,21 +76,30 @@ def run(
     `hypergradient` does.
     """
     method = RHGD() if method is None else method
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a Method, not {method!r}")
+    if steps < 0:
+        raise ValueError(f"steps must be at least 0, not {steps}")
     backend = check_problem(problem, x0, y0)
     problem.lower.manifold.check_point(y0, "y0")
     x0, y0 = backend.forbid_gradient((x0, y0), NOT_DIFFERENTIABLE)
     begin = time.perf_counter()
-    first, advance = _compiled(backend, problem, method)
+    first, advance = compiled_once(_compiled, backend, problem, method)
     state = first(x0, y0)
     record = _record(backend, 0, state, begin)
     history = [record]
-    tol = method.tolerance(state.value)
+    tol, start = method.tolerance(state.value), max(abs(record.value), record.gradient_norm)
+
+    def scale(record: Record) -> float:
+        """What a gradient is small against; capped by the start, or a value without bound would look converged."""
+        return max(1.0, min(abs(record.value), start))
+
     reason = "steps" if _finite(record) else "not finite"
     with _Bar(steps, progress) as bar:
         bar.show(record)
         stopped = callback is not None and bool(callback(record, state))
         while reason == "steps" and not stopped and len(history) <= steps:
-            if record.gradient_norm <= tol * max(1.0, abs(record.value)):
+            if record.gradient_norm <= tol * scale(record):
                 reason = "tolerance"
                 break
             new = advance(state)
@@ -104,7 +113,7 @@ def run(
             stopped = callback is not None and bool(callback(record, state))
         if stopped:
             reason = "callback"
-        elif reason == "steps" and record.gradient_norm <= tol * max(1.0, abs(record.value)):
+        elif reason == "steps" and record.gradient_norm <= tol * scale(record):
             reason = "tolerance"
     if reason == "not finite":
         warnings.warn(

@@ -43,15 +43,23 @@ def solve(
 
 
 def prepare(
-    level: Level, outer: tuple[Tree, ...], init: Tree, solver: Solver | None, estimator: Estimator | None
+    level: Level,
+    outer: tuple[Tree, ...],
+    init: Tree,
+    solver: Solver | None,
+    estimator: Estimator | None,
+    name: str = "init",
 ) -> tuple[Backend, Solver, Estimator, Space]:
     """Check the arguments of a solve and fill in the defaults."""
     if not isinstance(level, Level):
         raise TypeError(f"solve takes an Argmin, FixedPoint or Root, not a {type(level).__name__}")
     backend = one_backend(*outer, init)
-    level.manifold.check_point(init, "init")
+    level.manifold.check_point(init, name)
     space = Space(backend, level.batch(outer, init))
     estimator = Implicit() if estimator is None else estimator
+    for value, kind in ((solver, Solver), (estimator, Estimator)):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{kind.__name__.lower()} must be a {kind.__name__}, not {value!r}")
     return backend, default_solver(level, estimator) if solver is None else solver, estimator, space
 
 

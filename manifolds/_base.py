@@ -131,9 +131,7 @@ class Manifold(ABC):
         """Hess f(x)[u] = sharp(x, ∂²f(x)[u] + connection(x, ∂f(x), u)), exact at every x; u shaped like x."""
         for a, b in zip(leaves(x), leaves(u), strict=True):
             if a.shape != b.shape:
-                raise ShapeError(
-                    f"hessian: u has shape {tuple(b.shape)}, x has {tuple(a.shape)}; broadcast them first"
-                )
+                raise ShapeError(f"hessian: u has shape {tuple(b.shape)}, x has {tuple(a.shape)}; broadcast them first")
         w, moved = backend_of(x, u).jvp(lambda p: differential(f, p), (x,), (u,))
         return self.sharp(x, tree_map(lambda a, b: a + b, moved, self.connection(x, w, u)))
 

@@ -293,9 +293,7 @@ def test_linear_solve_of_a_tree_where_one_leaf_moves(adapter):
     close(adapter, adapter.jit(gradient(adapter, ours))(p), adapter.jit(gradient(adapter, reference))(p))
 
     def twice(f):
-        return adapter.jit(
-            gradient(adapter, lambda p: xp.sum(xp.real(gradient(adapter, f)(p) * xp.conj(p))))
-        )(p)
+        return adapter.jit(gradient(adapter, lambda p: xp.sum(xp.real(gradient(adapter, f)(p) * xp.conj(p)))))(p)
 
     close(adapter, twice(ours), twice(reference), 1e-10)
 
@@ -317,9 +315,7 @@ def test_hoist_makes_captured_arrays_arguments(adapter):
         assert len(captured) == 2
         rule = adapter.custom_derivative(
             lambda captured, y: adapter.stop_gradient(g(captured, y)),
-            lambda primals, out, tangents: adapter.jvp(lambda c: g(c, primals[1]), primals[:1], tangents[:1])[
-                1
-            ],
+            lambda primals, out, tangents: adapter.jvp(lambda c: g(c, primals[1]), primals[:1], tangents[:1])[1],
             lambda primals, out, cotangent, needs: (adapter.vjp(g, *primals)[1](cotangent)[0], None),
         )
         return rule(captured, y)

@@ -1,6 +1,7 @@
 """Wrong input is told early, by name, with what was wrong and what to do; and leaves nothing behind."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 import nestfold as nf
 from nestfold.hypergrad.problems import synthetic, tanh_fixed_point
 
+#: nestfold for those who do not check types
+ANYHOW: Any = nf
 FLAT = nf.Euclidean(3)
 
 
@@ -283,13 +286,13 @@ def test_solvers_and_levels():
 def test_things_that_are_none():
     x = np.ones(3)
     with pytest.raises(TypeError, match="solve takes an Argmin, FixedPoint or Root, not a function"):
-        nf.solve(square, x, init=x)
+        ANYHOW.solve(square, x, init=x)
     with pytest.raises(TypeError, match="expected a Bilevel problem, not a Argmin"):
-        nf.hypergradient(LOWER, x, x)
+        ANYHOW.hypergradient(LOWER, x, x)
     with pytest.raises(TypeError, match="expected a Bilevel problem, not a tuple"):
-        nf.run((square, LOWER), x, x)
+        ANYHOW.run((square, LOWER), x, x)
     with pytest.raises(TypeError, match="init"):
-        nf.solve(LOWER, x)
+        ANYHOW.solve(LOWER, x)
     with pytest.raises(TypeError, match="positional"):
         nf.solve(nf.Argmin(lambda y: (y**2).sum(), FLAT), x, init=x)  # a cost that forgets x
 
@@ -302,9 +305,9 @@ def test_things_that_are_none():
         lambda: nf.CG(tol=-1.0),
         lambda: nf.TrustRegion(radius=-1.0),
         lambda: nf.GradientDescent(step=-0.1),
-        lambda: nf.GradientDescent(step="long"),
-        lambda: nf.Implicit(nf.TrustRegion()),
-        lambda: nf.RHGD(solver=nf.CG()),
+        lambda: ANYHOW.GradientDescent(step="long"),
+        lambda: ANYHOW.Implicit(nf.TrustRegion()),
+        lambda: ANYHOW.RHGD(solver=nf.CG()),
     ],
     ids=["unrolled", "terms", "tol", "radius", "length", "rule", "linear", "solver"],
 )

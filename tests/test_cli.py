@@ -34,9 +34,7 @@ def told(capsys, *argv):
 
 
 def test_module_and_entry_point_are_the_same_command():
-    done = subprocess.run(
-        [sys.executable, "-m", "nestfold", "--version"], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-m", "nestfold", "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, f"nestfold {nf.__version__}\n")
     (entry,) = distribution("nestfold").entry_points.select(group="console_scripts", name="nestfold")
     assert entry.load() is main
@@ -111,9 +109,7 @@ def test_quiet_prints_the_summary_only(capsys):
     assert out.startswith("1 step: ")
 
 
-@pytest.mark.parametrize(
-    "estimator, limit", [("cg", 1e-12), ("neumann", 1e-12), ("dense", 1e-12), ("unrolled", 1e-4)]
-)
+@pytest.mark.parametrize("estimator, limit", [("cg", 1e-12), ("neumann", 1e-12), ("dense", 1e-12), ("unrolled", 1e-4)])
 def test_run_meets_the_closed_form(capsys, estimator, limit):
     found = told(capsys, "run", "synthetic", *SMALL, "--steps", 4, "--estimator", estimator)
     assert found["reason"] == "steps" and found["steps"] == 4 and not found["converged"]

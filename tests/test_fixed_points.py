@@ -100,7 +100,7 @@ class Flow:
         return nf.Sphere(4).project(y, self.matrix(x) @ y)
 
     def map(self, x, y):
-        return nf.Sphere(4).exp(y, 0.1 * self.field(x, y))
+        return nf.Sphere(4).exp(y, 0.25 * self.field(x, y))
 
     def upper(self, x, y):
         return (1 + x[0]) * nf.namespace(x, y).sum(self.c * y) ** 2 + x[1] ** 2
@@ -118,9 +118,7 @@ def check_flow(backend, like, level_of, **options):
     function = case.through(level_of(case), **options)
     gradient, product = backend.jit(lambda x, u: nf.jvp(nf.grad(function), (x,), (u,)))(case.x, case.u)
     close(backend, gradient, [slope(exact.objective, exact.x, e) for e in np.eye(2)])
-    rows = [
-        slope(lambda x, e=e: slope(exact.objective, x, e, 1e-2), exact.x, exact.u, 1e-2) for e in np.eye(2)
-    ]
+    rows = [slope(lambda x, e=e: slope(exact.objective, x, e, 1e-2), exact.x, exact.u, 1e-2) for e in np.eye(2)]
     close(backend, product, rows, 1e-6)
 
 
@@ -131,7 +129,7 @@ def test_a_map_on_the_sphere_whose_ambient_series_diverges(backend, like64):
         level = nf.FixedPoint(case.map, nf.Sphere(4))
         y = nf.solve(level, case.x, init=case.start, solver=nf.Newton()).value
         ambient = np.abs(np.linalg.eigvals(nf.jacobian(lambda y: case.map(case.x, y))(y)))
-        assert ambient.max() > 1.15 and sorted(ambient)[-2] < 0.9
+        assert ambient.max() > 1.4 and sorted(ambient)[-2] < 0.7
     check_flow(backend, like64, lambda case: nf.FixedPoint(case.map, nf.Sphere(4)), solver=nf.Newton())
 
 
@@ -142,9 +140,9 @@ def test_the_same_map_by_a_direct_solve(backend, like64):
 
 
 @on("numpy", "array_api_strict", "torch")
-@pytest.mark.parametrize("estimator", [None, nf.Unrolled(300)], ids=["implicit", "unrolled"])
+@pytest.mark.parametrize("estimator", [None, nf.Unrolled(80)], ids=["implicit", "unrolled"])
 def test_fixed_point_steps_stay_on_the_sphere(backend, like64, estimator):
-    """Rounding off the sphere grows 1.2-fold at each step of the same map, unless it is taken away."""
+    """Rounding off the sphere grows 1.5-fold at each step of the same map, unless it is taken away."""
     case = Flow(like64)
     level = nf.FixedPoint(case.map, nf.Sphere(4))
     found = nf.solve(level, case.x, init=case.start, estimator=estimator).value

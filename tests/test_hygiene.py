@@ -191,9 +191,7 @@ def undocumented(value):
         if not value.__doc__:
             yield value.__name__
         for name, member in vars(value).items():
-            described = isinstance(member, property | classmethod | staticmethod) or inspect.isfunction(
-                member
-            )
+            described = isinstance(member, property | classmethod | staticmethod) or inspect.isfunction(member)
             if described and not name.startswith("_") and not inspect.getdoc(getattr(value, name)):
                 yield f"{value.__name__}.{name}"
     elif callable(value) and not inspect.getdoc(value):

@@ -168,9 +168,7 @@ def test_backends_agree(backend, manifold, like64):
 # -- independent references ---------------------------------------------------------------------------
 def matrices(rng, n=5):
     """Two SPD matrices with condition numbers of about a hundred, and a symmetric one."""
-    x, y = (
-        q @ np.diag(np.geomspace(0.1, 10, n)) @ q.T for q in np.linalg.qr(rng.standard_normal((2, n, n)))[0]
-    )
+    x, y = (q @ np.diag(np.geomspace(0.1, 10, n)) @ q.T for q in np.linalg.qr(rng.standard_normal((2, n, n)))[0])
     u = rng.standard_normal((n, n))
     return (x + x.T) / 2, (y + y.T) / 2, (u + u.T) / 2
 
@@ -187,9 +185,7 @@ def test_spd_against_scipy(backend, like64, rng):
     hx, hy, hu = (backend.asarray(a, like=like64) for a in (x, y, u))
     e = scipy.linalg.sqrtm(y @ np.linalg.inv(x)).real
     assert relative(backend.to_numpy(m.exp(hx, hu)), x @ scipy.linalg.expm(np.linalg.solve(x, u))) < 1e-12
-    assert (
-        relative(backend.to_numpy(m.log(hx, hy)), x @ scipy.linalg.logm(np.linalg.solve(x, y)).real) < 1e-12
-    )
+    assert relative(backend.to_numpy(m.log(hx, hy)), x @ scipy.linalg.logm(np.linalg.solve(x, y)).real) < 1e-12
     assert relative(backend.to_numpy(m.parallel_transport(hx, hy, hu)), e @ u @ e.T) < 1e-12
     want = np.linalg.norm(np.log(scipy.linalg.eigh(y, x, eigvals_only=True)))
     assert abs(float(m.dist(hx, hy)) / want - 1) < 1e-12
@@ -331,10 +327,7 @@ def test_manifolds_are_values():
     assert Stiefel(5, 2) == Stiefel(5, 2) != Stiefel(5, 2, polar)
     assert Product({"a": Sphere(3), "b": SPD(2)}) == Product({"b": SPD(2), "a": Sphere(3)})
     assert len({Sphere(3), Sphere(3), Product([Sphere(3)]), Product((Sphere(3),))}) == 3
-    assert (
-        repr(Product([Stiefel(5, 2), {"b": Euclidean(3)}]))
-        == "Product([Stiefel(n=5, p=2), {'b': Euclidean(3)}])"
-    )
+    assert repr(Product([Stiefel(5, 2), {"b": Euclidean(3)}])) == "Product([Stiefel(n=5, p=2), {'b': Euclidean(3)}])"
 
 
 def test_shapes_and_dimensions():

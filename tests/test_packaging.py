@@ -34,9 +34,7 @@ PROJECT = PYPROJECT["project"]
 def run(*command, cwd, **environment):
     """The standard output of a command that must succeed; it sees no PYTHONPATH but the one given."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        command, cwd=cwd, env=kept | environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, cwd=cwd, env=kept | environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -84,9 +82,7 @@ def test_source_distribution_holds_tests_and_docs(distributions):
         inside = {name.partition("/")[2] for name in source.getnames()}
     wanted = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "constraints.txt"}
     wanted |= {
-        path.relative_to(ROOT).as_posix()
-        for folder in ("tests", "docs")
-        for path in (ROOT / folder).glob("*.*")
+        path.relative_to(ROOT).as_posix() for folder in ("tests", "docs") for path in (ROOT / folder).glob("*.*")
     }
     assert wanted <= inside
     assert not {name for name in inside if "__pycache__" in name or name.endswith(".pyc")}

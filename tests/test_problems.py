@@ -63,9 +63,7 @@ def test_solution_on_the_sphere(backend, like64, rng):
     assert abs(y @ y - 1) < 1e-14
     assert y @ backend.to_numpy(y0) > 0
     np.testing.assert_allclose(float(problem.lower(x, problem.solution(x))), values[0] / 2, rtol=1e-13)
-    np.testing.assert_allclose(
-        np.linalg.eigvalsh(backend.to_numpy(problem.base)), np.arange(1, 8), rtol=1e-13
-    )
+    np.testing.assert_allclose(np.linalg.eigvalsh(backend.to_numpy(problem.base)), np.arange(1, 8), rtol=1e-13)
 
 
 @pytest.mark.parametrize("contraction", [0.0, 0.5, 0.8, 0.99])
@@ -221,9 +219,7 @@ def test_gradient_to_50_digits(numpy_like, rng, name):
             expected[i, j] = (ends[0] - ends[1]) / (2 * h)
         value = float(objective(problem, [[mp.mpf(float(v)) for v in row] for row in columns]))
     assert float(problem.objective(x)) == pytest.approx(value, rel=1e-13)
-    np.testing.assert_allclose(
-        problem.euclidean_gradient(x), expected.reshape(x.shape), rtol=1e-12, atol=1e-14
-    )
+    np.testing.assert_allclose(problem.euclidean_gradient(x), expected.reshape(x.shape), rtol=1e-12, atol=1e-14)
 
 
 # -- batches, dtypes, the rest -------------------------------------------------------------------------
@@ -248,9 +244,7 @@ def test_a_batch_is_a_loop(backend, xp, like64, rng, name):
         together = function(batch)
         alone = xp.stack([function(batch[i, ...]) for i in range(3)])
         assert together.shape == alone.shape
-        np.testing.assert_allclose(
-            backend.to_numpy(together), backend.to_numpy(alone), rtol=1e-11, atol=1e-13
-        )
+        np.testing.assert_allclose(backend.to_numpy(together), backend.to_numpy(alone), rtol=1e-11, atol=1e-13)
 
 
 @every_problem

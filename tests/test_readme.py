@@ -103,18 +103,14 @@ def test_commands_name_what_exists():
 
 def test_what_is_in_it_is_in_it():
     table = README[README.index("## What is in it") : README.index("## Command line")]
-    rows = {
-        line.split("|")[1].strip(): line.split("|")[2] for line in table.splitlines() if line.startswith("|")
-    }
+    rows = {line.split("|")[1].strip(): line.split("|")[2] for line in table.splitlines() if line.startswith("|")}
     for room in ("manifolds", "levels", "solvers", "linear solvers", "estimators", "methods", "functions"):
         names = re.findall(r"`([A-Za-z_]+)", rows[room])
         assert names and all(hasattr(nf, name) for name in names), rows[room]
     bases = {"manifolds": nf.Manifold, "levels": nf.Level, "solvers": nf.Solver, "methods": nf.Method}
     bases |= {"linear solvers": nf.LinearSolver, "estimators": nf.Estimator}
     abstract = {*bases.values(), nf.Geodesic}
-    public = [
-        value for name, value in vars(nf).items() if not name.startswith("_") and isinstance(value, type)
-    ]
+    public = [value for name, value in vars(nf).items() if not name.startswith("_") and isinstance(value, type)]
     for room, base in bases.items():
         for value in public:
             if issubclass(value, base) and value not in abstract:

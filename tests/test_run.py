@@ -71,8 +71,7 @@ def test_full_size_from_other_seeds(seed):
 def test_every_backend_takes_the_same_steps(backend, like64):
     """Value, norm and length of each of nine steps as on NumPy, whose run this is compared with."""
     found, expected = (
-        nf.run(problem.problem(), w, m, steps=9)
-        for problem, w, m in (case(like64, 5, 2), case(np.zeros(()), 5, 2))
+        nf.run(problem.problem(), w, m, steps=9) for problem, w, m in (case(like64, 5, 2), case(np.zeros(()), 5, 2))
     )
     assert found.steps == expected.steps == 9 and found.reason == "steps" and not found.converged
     for one, other in zip(found.history, expected.history, strict=True):
@@ -243,9 +242,7 @@ def test_a_tolerance_that_cannot_be_reached():
 def test_no_descent(backend, like64):
     """A gradient that points uphill: the search finds nothing, and the point stays where it is."""
     level = nf.Argmin(lambda x, y: ((y - x) ** 2).sum(), nf.Euclidean(2))
-    problem = nf.Bilevel(
-        lambda x, y: (y**2).sum() - 2 * nf.stop_gradient((y**2).sum()), nf.Euclidean(2), level
-    )
+    problem = nf.Bilevel(lambda x, y: (y**2).sum() - 2 * nf.stop_gradient((y**2).sum()), nf.Euclidean(2), level)
     x = backend.asarray(np.array([1.0, 2.0]), like=like64)
     found = nf.run(problem, x, 0 * x)
     assert found.reason == "no descent" and found.steps == 0 and not found.converged

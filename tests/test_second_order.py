@@ -92,9 +92,7 @@ def test_double_backward_in_torch(backend, like64):
 
 
 @on("torch")
-@pytest.mark.filterwarnings(
-    "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
-)  # PyTorch's own, on import
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # PyTorch's own, on import
 def test_transforms_of_torch(backend, like64):
     import torch
 
@@ -211,9 +209,7 @@ class Frame:
 def test_a_level_on_the_stiefel_manifold(backend, like64):
     """Gradient and Hessian product against finite differences of the exact value."""
     case, exact = Frame(like64), Frame(np.zeros(()))
-    gradient, product = backend.jit(lambda x, u: nf.jvp(nf.grad(case.through_solve), (x,), (u,)))(
-        case.x, case.u
-    )
+    gradient, product = backend.jit(lambda x, u: nf.jvp(nf.grad(case.through_solve), (x,), (u,)))(case.x, case.u)
     basis = np.eye(2)
     close(backend, gradient, [slope(exact.objective, exact.x, e) for e in basis])
     rows = [slope(lambda x, e=e: slope(exact.objective, x, e, 1e-2), exact.x, exact.u, 1e-2) for e in basis]
@@ -254,9 +250,7 @@ def test_captured_arrays(backend, like64):
     def passed(base, x):
         return problem.upper(x, nf.solve(nf.Argmin(lower, nf.Sphere(4)), base, x, init=y).value)
 
-    found, expected = backend.jit(
-        lambda v, u: [nf.hvp(f, (problem.base, x), (v, u)) for f in (captured, passed)]
-    )(v, u)
+    found, expected = backend.jit(lambda v, u: [nf.hvp(f, (problem.base, x), (v, u)) for f in (captured, passed)])(v, u)
     for one, other in zip(found, expected, strict=True):
         close(backend, one, backend.to_numpy(other), 1e-11)
 
@@ -275,9 +269,5 @@ def test_a_batch_of_problems_is_a_loop(backend, xp, like64):
     for i in range(2):
         expected = problem.hessian_product(points[i, ...], directions[i, ...])
         close(backend, product[i, ...], backend.to_numpy(expected))
-    other = dataclasses.replace(
-        problem, reference=-problem.reference
-    )  # the start -y leads to the other minimum
-    close(
-        backend, product[2, ...], backend.to_numpy(other.hessian_product(points[2, ...], directions[2, ...]))
-    )
+    other = dataclasses.replace(problem, reference=-problem.reference)  # the start -y leads to the other minimum
+    close(backend, product[2, ...], backend.to_numpy(other.hessian_product(points[2, ...], directions[2, ...])))

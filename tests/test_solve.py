@@ -250,9 +250,7 @@ def tree_problem(backend, like, rng):
 
     def upper(x, y):
         xp = nf.namespace(y["b"], x["u"])
-        return (
-            xp.sum(y["q"][0, :] * weights) * xp.sum(y["b"] ** 2) + xp.sum(y["s"] ** 3) + xp.sum(x["u"] ** 2)
-        )
+        return xp.sum(y["q"][0, :] * weights) * xp.sum(y["b"] ** 2) + xp.sum(y["s"] ** 3) + xp.sum(x["u"] ** 2)
 
     x = {"u": backend.noise(rng, (3,), like=like), "pair": (backend.noise(rng, (4,), like=like), like + 0.7)}
     return upper, nf.Argmin(lower, manifold), x, manifold.random_point(rng, like=like)
@@ -367,9 +365,7 @@ def test_coupled_points_are_one_problem(backend, xp, like64, rng):
     hessian = a @ a.T + np.eye(6)
     matrix, x = backend.asarray(hessian, like=like64), backend.noise(rng, (6,), like=like64)
     level = nf.Argmin(
-        lambda x, y: (
-            nf.namespace(x, y).reshape(y, (6,)) @ (matrix @ nf.namespace(x, y).reshape(y, (6,)) / 2 - x)
-        ),
+        lambda x, y: nf.namespace(x, y).reshape(y, (6,)) @ (matrix @ nf.namespace(x, y).reshape(y, (6,)) / 2 - x),
         nf.Euclidean(2),
     )
     zeros = xp.zeros((3, 2), dtype=x.dtype)

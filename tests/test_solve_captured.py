@@ -147,9 +147,7 @@ def test_a_captured_map_and_field(backend, like64):
         return problem.upper(x, nf.solve(level, *variables, x, init=y).value)
 
     def argument(weight):
-        level = nf.FixedPoint(
-            lambda w, x, y: dataclasses.replace(problem, weight=w).map(x, y), nf.Euclidean(4)
-        )
+        level = nf.FixedPoint(lambda w, x, y: dataclasses.replace(problem, weight=w).map(x, y), nf.Euclidean(4))
         return outer(level, weight)
 
     def fixed_point(weight):

@@ -195,9 +195,7 @@ def test_too_few_steps(backend, like64, solver):
     problem = synthetic(like=like64, d=5, r=2, n=10)
     w, m = problem.start(np.random.default_rng(0))
     short = type(solver)(max_steps=2)
-    with pytest.warns(
-        nf.ConvergenceWarning, match=f"{type(solver).__name__} on the Argmin level.*after 2 steps"
-    ):
+    with pytest.warns(nf.ConvergenceWarning, match=f"{type(solver).__name__} on the Argmin level.*after 2 steps"):
         found = nf.solve(problem.problem().lower, w, init=m, solver=short)
     assert not bool(found.converged) and int(found.steps) == 2
     assert bool(nf.SPD(5).contains(found.value))

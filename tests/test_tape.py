@@ -1,7 +1,7 @@
 """Every function that the tape differentiates, against JAX: value, both modes, second derivative.
 
-A case is an expression in `xp` (the array API namespace) or `np` (NumPy itself, and methods of arrays); its one-letter
-names are arrays, listed below, and it is differentiated with respect to all of them at once.
+A case is an expression in `xp` (the array API namespace) or `np` (NumPy itself, and methods of arrays);
+its one-letter names are arrays, listed below, and it is differentiated with respect to all of them at once.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import re
 
+import array_api_compat.numpy as xp
 import numpy as np
 import pytest
 
-import array_api_compat.numpy as xp
 import nestfold as nf
 from nestfold.backends import get_backend
 
@@ -29,8 +29,8 @@ def arrays():
     rng = np.random.default_rng(0)
     shapes = {
         "a": (3, 4), "b": (3, 4), "c": (4,), "d": (3,), "e": (4,), "f": (), "g": (3, 1), "h": (2, 3, 4),
-        "k": (2, 4, 4), "m": (4, 4), "n": (4, 4), "o": (0, 4), "p": (3, 4), "q": (3, 4), "s": (4, 4), "u": (3, 4),
-        "w": (5, 3),
+        "k": (2, 4, 4), "m": (4, 4), "n": (4, 4), "o": (0, 4), "p": (3, 4), "q": (3, 4), "s": (4, 4),
+        "u": (3, 4), "w": (5, 3),
     }  # fmt: skip
     pool = {}
     for name, shape in shapes.items():
@@ -52,79 +52,94 @@ def arrays():
 POOL = arrays()
 #: holomorphic or real-valued: run with complex arrays too
 BOTH = """
-xp.abs(a)  abs(a)  xp.acos(u)  xp.acosh(p)  xp.asin(u)  xp.asinh(u)  xp.atan(u)  xp.atanh(u)  xp.conj(a)  xp.cos(a)
-xp.cosh(a)  xp.exp(a)  xp.expm1(a)  xp.log(p)  xp.log10(p)  xp.log1p(p)
-xp.log2(p)  xp.negative(a)  xp.positive(a)  xp.real(a)  xp.reciprocal(p)  xp.sign(a)*p  xp.sin(a)  xp.sinh(a)
-xp.sqrt(p)  xp.square(a)  xp.tan(u)  xp.tanh(a)  xp.add(a,b)  xp.subtract(a,b)  xp.multiply(a,b)  xp.divide(a,p)
-xp.pow(p,q)  xp.pow(p,2.5)  xp.pow(2.5,a)  xp.where(POS,a,b)  xp.where(POS,a,1.0)  xp.where(POS,1.0,a)
-a+b*a-b/p  2*a+1  1-a  3/p  a/2  p**3  a**2  a**1  a**0  2.0**a  -a  +a  a*c  g*a  f*a  a+f  c/g  a*a*a  
-xp.sum(a)  xp.sum(a,axis=0)  xp.sum(h,axis=(0,-1))  xp.sum(a,axis=-1,keepdims=True)  xp.sum(f)  xp.sum(o,axis=0)
-xp.mean(a)  xp.mean(h,axis=(0,2),keepdims=True)  xp.prod(a)  xp.prod(h,axis=1)  xp.prod(h,axis=(0,-1),keepdims=True)
-xp.prod(a*MASK,axis=0)  xp.cumulative_sum(a,axis=0)  xp.cumulative_sum(c)  xp.cumulative_sum(a,axis=-1,include_initial=True)
-xp.cumulative_prod(a,axis=1)  xp.cumulative_prod(c,include_initial=True)  xp.diff(a,axis=0)  xp.diff(c,n=2)
-xp.reshape(a,(2,6))  xp.reshape(a,(-1,))  xp.permute_dims(h,(2,0,1))  xp.permute_dims(h,(-1,0,1))  xp.matrix_transpose(h)
-a.mT@d  a.T@d  xp.squeeze(g,axis=1)  xp.expand_dims(a,axis=1)  xp.expand_dims(a,axis=-1)  xp.flip(a)  xp.flip(a,axis=0)
-xp.roll(a,1)  xp.roll(h,(1,-2),axis=(0,2))  xp.moveaxis(h,0,-1)  xp.moveaxis(h,(0,1),(2,0))  xp.broadcast_to(c,(3,4))
-xp.broadcast_to(g,(2,3,4))  xp.broadcast_arrays(c,g)[1]*a  xp.concat([a,b],axis=0)  xp.concat([a,g],axis=-1)
-xp.concat([a,c],axis=None)  xp.concat([o,a])  xp.stack([a,b],axis=1)  xp.stack([a,2*a],axis=-1)  xp.unstack(a,axis=1)[2]
-xp.tile(a,(2,1,3))  xp.repeat(a,2,axis=1)  xp.tril(m)  xp.triu(k,k=1)  xp.take(a,IDX,axis=1)
-xp.take_along_axis(a,IDX2,axis=1)  xp.astype(a,a.dtype)  xp.asarray(a)  xp.asarray([f,2*f])
-a[1,2]  a[1]  a[:,1:3]  a[::-1,::2]  a[...,-1]  a[None,:,None]  a[...,None]  a[:,None,:]  a[None,...,1]  a[1:1]  h[0,...,::2]  f[()]  f[None]  c[-1]*c[0]
-a[IDX]  a[IDX,IDX]  a[:,IDX]  a[POS]  a[IDX[:,None],IDX[None,:]]
-a@c  d@a  a@n  c@c  c@n  k@n  k@c  n@k  h@c  d@h  h@n  k@k  k@k[0]  xp.matmul(d,a@n)  xp.matmul(k[:,None],k)
-xp.tensordot(h,k,axes=([2,0],[1,0]))  xp.tensordot(a,c,axes=1)  xp.tensordot(c,e,axes=0)  xp.vecdot(a,b)
-xp.vecdot(h,a,axis=-2)  xp.linalg.vecdot(a,c)  xp.linalg.outer(c,d)  xp.linalg.trace(k,offset=1)
-xp.linalg.diagonal(h,offset=-1)  xp.linalg.diagonal(h,offset=2)  xp.linalg.diagonal(a,offset=9)  xp.linalg.cross(w,w[::-1])
-xp.linalg.matrix_power(m,3)  xp.linalg.matrix_power(k,-2)  xp.linalg.matrix_power(m,0)*n
-xp.linalg.inv(m)  xp.linalg.inv(k)  xp.linalg.det(k)  xp.linalg.slogdet(k)[1]  xp.linalg.slogdet(k)[0]*f
-xp.linalg.solve(m,n)  xp.linalg.solve(m,c)  xp.linalg.solve(k,n)  xp.linalg.solve(m,k)
-xp.linalg.cholesky(HERM(m)+6*EYE)  xp.linalg.cholesky(HERM(s),upper=True)  xp.linalg.eigh(HERM(m))[0]
-xp.linalg.eigvalsh(HERM(k))  FUN(xp.linalg.eigh(HERM(s)))  xp.linalg.qr(k)[1]  xp.linalg.qr(w)[0]
-xp.linalg.qr(m)[0]@xp.linalg.qr(m)[1]  xp.linalg.vector_norm(a)  xp.linalg.vector_norm(h,axis=(0,2),keepdims=True)
-xp.linalg.vector_norm(a,axis=1,ord=1)  xp.linalg.vector_norm(a,axis=0,ord=float("inf"))  xp.linalg.vector_norm(c,ord=3)
+xp.abs(a)  abs(a)  xp.acos(u)  xp.acosh(p)  xp.asin(u)  xp.asinh(u)  xp.atan(u)  xp.atanh(u)  xp.conj(a)
+xp.cos(a)  xp.cosh(a)  xp.exp(a)  xp.expm1(a)  xp.log(p)  xp.log10(p)  xp.log1p(p)  xp.log2(p)
+xp.negative(a)  xp.positive(a)  xp.real(a)  xp.reciprocal(p)  xp.sign(a)*p  xp.sin(a)  xp.sinh(a)
+xp.sqrt(p)  xp.square(a)  xp.tan(u)  xp.tanh(a)  xp.add(a,b)  xp.subtract(a,b)  xp.multiply(a,b)
+xp.divide(a,p)  xp.pow(p,q)  xp.pow(p,2.5)  xp.pow(2.5,a)  xp.where(POS,a,b)  xp.where(POS,a,1.0)
+xp.where(POS,1.0,a)  a+b*a-b/p  2*a+1  1-a  3/p  a/2  p**3  a**2  a**1  a**0  2.0**a  -a  +a  a*c  g*a
+f*a  a+f  c/g  a*a*a  xp.sum(a)  xp.sum(a,axis=0)  xp.sum(h,axis=(0,-1))
+xp.sum(a,axis=-1,keepdims=True)  xp.sum(f)  xp.sum(o,axis=0)  xp.mean(a)
+xp.mean(h,axis=(0,2),keepdims=True)  xp.prod(a)  xp.prod(h,axis=1)  xp.prod(h,axis=(0,-1),keepdims=True)
+xp.prod(a*MASK,axis=0)  xp.cumulative_sum(a,axis=0)  xp.cumulative_sum(c)
+xp.cumulative_sum(a,axis=-1,include_initial=True)  xp.cumulative_prod(a,axis=1)
+xp.cumulative_prod(c,include_initial=True)  xp.diff(a,axis=0)  xp.diff(c,n=2)  xp.reshape(a,(2,6))
+xp.reshape(a,(-1,))  xp.permute_dims(h,(2,0,1))  xp.permute_dims(h,(-1,0,1))  xp.matrix_transpose(h)
+a.mT@d  a.T@d  xp.squeeze(g,axis=1)  xp.expand_dims(a,axis=1)  xp.expand_dims(a,axis=-1)  xp.flip(a)
+xp.flip(a,axis=0)  xp.roll(a,1)  xp.roll(h,(1,-2),axis=(0,2))  xp.moveaxis(h,0,-1)
+xp.moveaxis(h,(0,1),(2,0))  xp.broadcast_to(c,(3,4))  xp.broadcast_to(g,(2,3,4))
+xp.broadcast_arrays(c,g)[1]*a  xp.concat([a,b],axis=0)  xp.concat([a,g],axis=-1)
+xp.concat([a,c],axis=None)  xp.concat([o,a])  xp.stack([a,b],axis=1)  xp.stack([a,2*a],axis=-1)
+xp.unstack(a,axis=1)[2]  xp.tile(a,(2,1,3))  xp.repeat(a,2,axis=1)  xp.tril(m)  xp.triu(k,k=1)
+xp.take(a,IDX,axis=1)  xp.take_along_axis(a,IDX2,axis=1)  xp.astype(a,a.dtype)  xp.asarray(a)
+xp.asarray([f,2*f])  a[1,2]  a[1]  a[:,1:3]  a[::-1,::2]  a[...,-1]  a[None,:,None]  a[...,None]
+a[:,None,:]  a[None,...,1]  a[1:1]  h[0,...,::2]  f[()]  f[None]  c[-1]*c[0]  a[IDX]  a[IDX,IDX]
+a[:,IDX]  a[POS]  a[IDX[:,None],IDX[None,:]]  a@c  d@a  a@n  c@c  c@n  k@n  k@c  n@k  h@c  d@h  h@n  k@k
+k@k[0]  xp.matmul(d,a@n)  xp.matmul(k[:,None],k)  xp.tensordot(h,k,axes=([2,0],[1,0]))
+xp.tensordot(a,c,axes=1)  xp.tensordot(c,e,axes=0)  xp.vecdot(a,b)  xp.vecdot(h,a,axis=-2)
+xp.linalg.vecdot(a,c)  xp.linalg.outer(c,d)  xp.linalg.trace(k,offset=1)
+xp.linalg.diagonal(h,offset=-1)  xp.linalg.diagonal(h,offset=2)  xp.linalg.diagonal(a,offset=9)
+xp.linalg.cross(w,w[::-1])  xp.linalg.matrix_power(m,3)  xp.linalg.matrix_power(k,-2)
+xp.linalg.matrix_power(m,0)*n  xp.linalg.inv(m)  xp.linalg.inv(k)  xp.linalg.det(k)
+xp.linalg.slogdet(k)[1]  xp.linalg.slogdet(k)[0]*f  xp.linalg.solve(m,n)  xp.linalg.solve(m,c)
+xp.linalg.solve(k,n)  xp.linalg.solve(m,k)  xp.linalg.cholesky(HERM(m)+6*EYE)
+xp.linalg.cholesky(HERM(s),upper=True)  xp.linalg.eigh(HERM(m))[0]  xp.linalg.eigvalsh(HERM(k))
+FUN(xp.linalg.eigh(HERM(s)))  xp.linalg.qr(k)[1]  xp.linalg.qr(w)[0]
+xp.linalg.qr(m)[0]@xp.linalg.qr(m)[1]  xp.linalg.vector_norm(a)
+xp.linalg.vector_norm(h,axis=(0,2),keepdims=True)  xp.linalg.vector_norm(a,axis=1,ord=1)
+xp.linalg.vector_norm(a,axis=0,ord=float("inf"))  xp.linalg.vector_norm(c,ord=3)
 xp.linalg.vector_norm(c,ord=-float("inf"))  xp.linalg.matrix_norm(k)  xp.linalg.matrix_norm(k,ord=1)
 xp.linalg.matrix_norm(a,ord=float("inf"),keepdims=True)  xp.linalg.matrix_norm(a,ord=-1)
 """
 REAL = """
-xp.atan2(a,b)  xp.copysign(a,b)*p  xp.hypot(a,b)  xp.logaddexp(a,b)  xp.maximum(a,b)  xp.maximum(a,0.0)  xp.minimum(a,b)
-xp.minimum(0.1,a)  xp.remainder(p+9*q,3*q)  p%0.7  xp.max(a)  xp.max(h,axis=(0,2))  xp.min(a,axis=1,keepdims=True)
-xp.clip(a,-0.4,0.5)  xp.clip(a,b-1,b+0.5)  xp.clip(a,None,0.2)  xp.clip(a,max=0.1)  xp.clip(a,c,c+0.5)
-xp.var(a)  xp.var(h,axis=(0,1),correction=1.0)  xp.std(a,axis=1,keepdims=True)  xp.sort(a,axis=0)
-xp.sort(a,descending=True)  xp.floor(a)*a  a//1.0*a  xp.round(a)*a  xp.astype(a>0,a.dtype)*a  (a>b)*a  xp.full_like(a,2.0)*a
-xp.sum(a,axis=0)*xp.astype(xp.argmax(a,axis=0),a.dtype)  xp.maximum(a,a)  xp.where(a>b,a*b,b/p)  xp.trunc(a)+a
+xp.atan2(a,b)  xp.copysign(a,b)*p  xp.hypot(a,b)  xp.logaddexp(a,b)  xp.maximum(a,b)  xp.maximum(a,0.0)
+xp.minimum(a,b)  xp.minimum(0.1,a)  xp.remainder(p+9*q,3*q)  p%0.7  xp.max(a)  xp.max(h,axis=(0,2))
+xp.min(a,axis=1,keepdims=True)  xp.clip(a,-0.4,0.5)  xp.clip(a,b-1,b+0.5)  xp.clip(a,None,0.2)
+xp.clip(a,max=0.1)  xp.clip(a,c,c+0.5)  xp.var(a)  xp.var(h,axis=(0,1),correction=1.0)
+xp.std(a,axis=1,keepdims=True)  xp.sort(a,axis=0)  xp.sort(a,descending=True)  xp.floor(a)*a  a//1.0*a
+xp.round(a)*a  xp.astype(a>0,a.dtype)*a  (a>b)*a  xp.full_like(a,2.0)*a
+xp.sum(a,axis=0)*xp.astype(xp.argmax(a,axis=0),a.dtype)  xp.maximum(a,a)  xp.where(a>b,a*b,b/p)
+xp.trunc(a)+a
 """
 #: NumPy's own functions and methods
 NUMPY = """
-INT*a  a+INT  np.exp(a)  np.sum(a,0)  np.sum(a,(0,1))  np.sum(a,axis=1,keepdims=True)  np.mean(a,1)  np.prod(a,0)  a.sum()  a.sum(0)
-a.sum(axis=-1)  a.mean(1)  a.prod()  a.T@d  a.reshape(2,6)  a.reshape(-1)  a.reshape((4,3))  np.reshape(a,(6,2))
-a.ravel()  np.ravel(a)  a.flatten()  a.transpose()  a.transpose(1,0)  h.transpose((2,0,1))  np.transpose(h)
-np.transpose(h,(1,2,0))  a.swapaxes(0,1)  np.swapaxes(h,0,-1)  a.conj()  np.conjugate(a)  a.copy()  a.real  np.real(a)
-a.dot(c)  np.dot(a,n)  np.dot(c,e)  np.dot(f,a)  np.dot(h,n)  np.inner(a,b)  np.outer(c,d)  np.outer(a,d)  np.vdot(a,b)
-np.trace(m)  np.trace(k,axis1=1,axis2=2)  m.trace()  np.diag(c)  np.diag(c,1)  np.diag(c,-2)  np.diag(m)  np.diag(a,1)
-np.diagonal(h,0,0,2)  m.diagonal()  np.concatenate([a,b])  np.concatenate((a,b),axis=1)  np.hstack([c,d])  np.hstack([a,b])
-np.vstack([c,a])  np.stack([c,e])  np.stack((c,e),1)  np.column_stack([d,a])  np.where(POS,a,b)  np.where(POS,a,0.0)
-np.square(a)  np.power(p,3)  np.absolute(a)  np.true_divide(a,p)  np.matmul(a,n)  NPS*a  a*NPS  NPA2*c  NPA@a  a-NPA2
-NPA2/p  NPA2+a  np.multiply(NPA2,a)  np.linalg.inv(m)  np.linalg.det(m)  np.linalg.slogdet(m)[1]  np.linalg.slogdet(m).logabsdet
-np.linalg.solve(m,c)  np.linalg.norm(a)  np.linalg.norm(a,axis=1)  np.linalg.norm(c,3)  np.linalg.norm(m,1)
-np.linalg.norm(h,axis=(0,2))  np.linalg.norm(h,ord=1,axis=(2,0))  np.linalg.norm(a,"fro",keepdims=True)  np.linalg.matrix_power(m,2)
-np.linalg.cholesky(HERM(m)+6*EYE)  np.linalg.eigh(HERM(m))[0]  np.linalg.eigvalsh(HERM(m))  np.linalg.qr(m)[1]
-np.linalg.multi_dot([a,n,c])  np.cumsum(a)  np.cumsum(a,axis=1)  a.cumsum(0)  np.cumprod(c)  a.cumprod(1)  np.squeeze(g)
-g.squeeze()  np.expand_dims(a,1)  np.broadcast_to(c,(3,4))  np.flip(a,0)  np.flip(a)  np.roll(a,1)  np.roll(a,1,0)
-np.roll(a,1,axis=1)  np.tile(a,2)  np.repeat(a,2)  np.repeat(a,2,0)  a.repeat(3,axis=1)  np.take(a,IDX)  np.take(a,IDX,axis=1)
-a.take(IDX,axis=-1)  np.triu(m,1)  np.tril(m)  np.diff(a)  np.diff(a,2,0)  np.atleast_2d(c)  np.atleast_1d(f)
-np.moveaxis(h,0,2)  np.tensordot(h,k,axes=([2,0],[1,0]))  np.tensordot(a,c,1)  np.tensordot(a,n,(1,0))  np.kron(c,d)
-np.einsum("ij,jk->ik",a,n)  np.einsum("ij,j",a,c)  np.einsum("ii",m)  np.einsum("bij,bjk,k->bi",k,k,c)  np.einsum("ij->j",a)
-np.einsum("ii->i",m)  np.einsum("i,i,ij->j",d,d,a)  np.einsum("ij,ij",a,b)  np.cross(w,w[::-1])  np.exp2(a)  np.average(a,0)
-np.flipud(a)  np.fliplr(a)  np.add(a,b)  np.array_split(a,2,axis=1)[1]  np.split(a,2,axis=1)[1]  a.astype(a.dtype)
-np.zeros_like(a)+a  np.full_like(a,3.0)*a  np.ones_like(a)*a  np.linalg.vecdot(a,b)
-np.matrix_transpose(h)  a.size*a  a.ndim*a  np.size(a,0)*a  len(a)*a  sum(a)  [2*r for r in a][1]  np.trapezoid(c)
+INT*a  a+INT  np.exp(a)  np.sum(a,0)  np.sum(a,(0,1))  np.sum(a,axis=1,keepdims=True)  np.mean(a,1)
+np.prod(a,0)  a.sum()  a.sum(0)  a.sum(axis=-1)  a.mean(1)  a.prod()  a.T@d  a.reshape(2,6)
+a.reshape(-1)  a.reshape((4,3))  np.reshape(a,(6,2))  a.ravel()  np.ravel(a)  a.flatten()  a.transpose()
+a.transpose(1,0)  h.transpose((2,0,1))  np.transpose(h)  np.transpose(h,(1,2,0))  a.swapaxes(0,1)
+np.swapaxes(h,0,-1)  a.conj()  np.conjugate(a)  a.copy()  a.real  np.real(a)  a.dot(c)  np.dot(a,n)
+np.dot(c,e)  np.dot(f,a)  np.dot(h,n)  np.inner(a,b)  np.outer(c,d)  np.outer(a,d)  np.vdot(a,b)
+np.trace(m)  np.trace(k,axis1=1,axis2=2)  m.trace()  np.diag(c)  np.diag(c,1)  np.diag(c,-2)  np.diag(m)
+np.diag(a,1)  np.diagonal(h,0,0,2)  m.diagonal()  np.concatenate([a,b])  np.concatenate((a,b),axis=1)
+np.hstack([c,d])  np.hstack([a,b])  np.vstack([c,a])  np.stack([c,e])  np.stack((c,e),1)
+np.column_stack([d,a])  np.where(POS,a,b)  np.where(POS,a,0.0)  np.square(a)  np.power(p,3)
+np.absolute(a)  np.true_divide(a,p)  np.matmul(a,n)  NPS*a  a*NPS  NPA2*c  NPA@a  a-NPA2  NPA2/p  NPA2+a
+np.multiply(NPA2,a)  np.linalg.inv(m)  np.linalg.det(m)  np.linalg.slogdet(m)[1]
+np.linalg.slogdet(m).logabsdet  np.linalg.solve(m,c)  np.linalg.norm(a)  np.linalg.norm(a,axis=1)
+np.linalg.norm(c,3)  np.linalg.norm(m,1)  np.linalg.norm(h,axis=(0,2))
+np.linalg.norm(h,ord=1,axis=(2,0))  np.linalg.norm(a,"fro",keepdims=True)  np.linalg.matrix_power(m,2)
+np.linalg.cholesky(HERM(m)+6*EYE)  np.linalg.eigh(HERM(m))[0]  np.linalg.eigvalsh(HERM(m))
+np.linalg.qr(m)[1]  np.linalg.multi_dot([a,n,c])  np.cumsum(a)  np.cumsum(a,axis=1)  a.cumsum(0)
+np.cumprod(c)  a.cumprod(1)  np.squeeze(g)  g.squeeze()  np.expand_dims(a,1)  np.broadcast_to(c,(3,4))
+np.flip(a,0)  np.flip(a)  np.roll(a,1)  np.roll(a,1,0)  np.roll(a,1,axis=1)  np.tile(a,2)
+np.repeat(a,2)  np.repeat(a,2,0)  a.repeat(3,axis=1)  np.take(a,IDX)  np.take(a,IDX,axis=1)
+a.take(IDX,axis=-1)  np.triu(m,1)  np.tril(m)  np.diff(a)  np.diff(a,2,0)  np.atleast_2d(c)
+np.atleast_1d(f)  np.moveaxis(h,0,2)  np.tensordot(h,k,axes=([2,0],[1,0]))  np.tensordot(a,c,1)
+np.tensordot(a,n,(1,0))  np.kron(c,d)  np.einsum("ij,jk->ik",a,n)  np.einsum("ij,j",a,c)
+np.einsum("ii",m)  np.einsum("bij,bjk,k->bi",k,k,c)  np.einsum("ij->j",a)  np.einsum("ii->i",m)
+np.einsum("i,i,ij->j",d,d,a)  np.einsum("ij,ij",a,b)  np.cross(w,w[::-1])  np.exp2(a)  np.average(a,0)
+np.flipud(a)  np.fliplr(a)  np.add(a,b)  np.array_split(a,2,axis=1)[1]  np.split(a,2,axis=1)[1]
+a.astype(a.dtype)  np.zeros_like(a)+a  np.full_like(a,3.0)*a  np.ones_like(a)*a  np.linalg.vecdot(a,b)
+np.matrix_transpose(h)  a.size*a  a.ndim*a  np.size(a,0)*a  len(a)*a  sum(a)  [2*r for r in a][1]
+np.trapezoid(c)
 """
 NUMPY_REAL = """
-np.maximum(a,b)  np.max(a,0)  a.max()  a.min(axis=1)  np.amax(a,axis=1,keepdims=True)  np.clip(a,-0.4,0.5)  a.clip(0)
-a.clip(-0.3,0.3)  np.clip(a,a_min=0,a_max=None)  np.arctan2(a,b)  np.var(a)  np.std(a,0,ddof=1)  a.var(axis=1)  a.std()
-np.sort(a)  np.sort(a,0)  np.mod(p,0.7)  np.hypot(a,b)  np.sign(a)*a  np.abs(a)  a.round()*a  np.rint(a)*a  a[a>0]
-np.where(a>0,a,0)  np.argsort(c)*c  a.argmax()*a  np.heaviside(a,0.5)*a  np.add.reduce(a)
-np.maximum.reduce(a,axis=1)  np.cbrt(p)  np.deg2rad(a)  np.logaddexp(a,b)  np.ptp(a,axis=0)
+np.maximum(a,b)  np.max(a,0)  a.max()  a.min(axis=1)  np.amax(a,axis=1,keepdims=True)
+np.clip(a,-0.4,0.5)  a.clip(0)  a.clip(-0.3,0.3)  np.clip(a,a_min=0,a_max=None)  np.arctan2(a,b)
+np.var(a)  np.std(a,0,ddof=1)  a.var(axis=1)  a.std()  np.sort(a)  np.sort(a,0)  np.mod(p,0.7)
+np.hypot(a,b)  np.sign(a)*a  np.abs(a)  a.round()*a  np.rint(a)*a  a[a>0]  np.where(a>0,a,0)
+np.argsort(c)*c  a.argmax()*a  np.heaviside(a,0.5)*a  np.add.reduce(a)  np.maximum.reduce(a,axis=1)
+np.cbrt(p)  np.deg2rad(a)  np.logaddexp(a,b)  np.ptp(a,axis=0)
 """
 
 
@@ -133,8 +148,8 @@ def constants(asarray):
     mask = POOL["b"][0] > 0.2
     numpy_array = np.arange(12.0).reshape(4, 3) + 1
     names = {
-        "POS": mask, "MASK": mask.astype(float), "IDX": np.array([2, 0, 2]), "IDX2": np.array([[1, 0, 3]] * 3),
-        "INT": np.array([1, -2, 3, 4]), "EYE": np.eye(4),
+        "POS": mask, "MASK": mask.astype(float), "IDX": np.array([2, 0, 2]),
+        "IDX2": np.array([[1, 0, 3]] * 3), "INT": np.array([1, -2, 3, 4]), "EYE": np.eye(4),
     }  # fmt: skip
     names = {name: asarray(value) for name, value in names.items()}
 
@@ -189,7 +204,7 @@ def by_differences(code, complex_numbers):
 
 
 def difference(f, xs, us, step=2e-3):
-    total = 0
+    total = np.zeros(())
     for k, weight in enumerate((4 / 5, -1 / 5, 4 / 105, -1 / 280), start=1):
         ahead, behind = (f(*[x + sign * k * step * u for x, u in zip(xs, us, strict=True)]) for sign in (1, -1))
         total = total + weight / step * (np.asarray(ahead) - np.asarray(behind))
@@ -232,7 +247,11 @@ def check(backend, code, complex_numbers):
         return
     xs = split(code, complex_numbers)[2]
     for k, found in enumerate(second):
-        close(found, difference(lambda *xs, k=k: gradient(*xs)[k], xs, us).astype(found.dtype), "second derivative")
+        close(
+            found,
+            difference(lambda *xs, k=k: gradient(*xs)[k], xs, us).astype(found.dtype),
+            "second derivative",
+        )
 
 
 @pytest.mark.parametrize("code", codes(BOTH, REAL, NUMPY, NUMPY_REAL))
@@ -247,8 +266,8 @@ def test_complex(code):
 
 #: what array_api_strict itself does not allow
 NOT_STRICT = """
-a[1]  a[None,:,None]  a[1:1]  f[None]  a[IDX]  a[:,IDX]  a[IDX[:,None],IDX[None,:]]  k@k[0]  xp.asarray([f,2*f])
-xp.matmul(k[:,None],k)  xp.linalg.cross(w,w[::-1])  (a>b)*a
+a[1]  a[None,:,None]  a[1:1]  f[None]  a[IDX]  a[:,IDX]  a[IDX[:,None],IDX[None,:]]  k@k[0]
+xp.asarray([f,2*f])  xp.matmul(k[:,None],k)  xp.linalg.cross(w,w[::-1])  (a>b)*a
 """
 
 

@@ -5,11 +5,10 @@ Every operation is a function of the tape's namespace. What would lose the deriv
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._errors import NoDerivativeError
+from .refusals import leaked, outside_caller, refuse
 
 if TYPE_CHECKING:
     from .core import Tape
@@ -23,8 +22,8 @@ _LEAVE = "it cannot leave its framework; use functions that have a derivative ru
 class Traced:
     """An array that is being differentiated: a value and its place on a tape.
 
-    Backends make instances of a leaf class: `TracedArray`, or one of their own where the library's arrays would not
-    yield to it in `a @ y`.
+    Backends make instances of a leaf class: `TracedArray`, or one of their own where the library's arrays
+    would not yield to it in `a @ y`.
     """
 
     __slots__ = ()
@@ -217,7 +216,7 @@ class Traced:
         refuse("use as an index", _NUMBER)
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        refuse(f"conversion to a plain NumPy array{_outside_caller()}", _LEAVE)
+        refuse(f"conversion to a plain NumPy array{outside_caller()}", _LEAVE)
 
     def __dlpack__(self, **_: Any) -> NoReturn:
         refuse("export by DLPack", _LEAVE)
@@ -308,49 +307,3 @@ def constant_operator(name: str, mine: Traced, other: Any) -> Any:
     """An operator with derivative zero: comparisons, and those of integers."""
     a, b = constants(name, (mine, other))
     return getattr(a, name)(b)
-
-
-def leaked(name: str) -> NoDerivativeError:
-    """The error for a traced array that outlived its derivative."""
-    return NoDerivativeError(
-        f"{name} met an array that was being differentiated by a call of grad, vjp or linearize which has "
-        "returned: do not keep such arrays in globals, attributes or lists; return them from the function instead"
-    )
-
-
-def no_rule(name: str) -> NoDerivativeError:
-    """The error for a function that has no derivative rule."""
-    return NoDerivativeError(
-        f"{name} has no derivative rule, and one of its arguments is being differentiated; write it with "
-        "other functions, give it a rule with custom_derivative, or cut it off with stop_gradient"
-    )
-
-
-def refuse(what: str, advice: str) -> NoReturn:
-    """Raise `NoDerivativeError` for something that a traced array cannot do."""
-    raise NoDerivativeError(f"{what} of an array that is being differentiated: {advice}")
-
-
-def _outside_caller() -> str:
-    """` in module.function`, the public function of another library that asked for the conversion."""
-    frame, names = sys._getframe(2), []
-    while frame is not None and len(names) < 20:
-        module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] not in ("numpy", "nestfold", "array_api_compat"):
-            names.append((module, frame.f_code.co_name))
-        frame = frame.f_back
-    if not names:
-        return ""
-    library = names[0][0].partition(".")[0]
-    inside = [n for n in _leading(names, library) if not n[1].startswith(("_", "<"))] or names[:1]
-    module, name = inside[-1]
-    return f" in {module}.{name}"
-
-
-def _leading(names: list[tuple[str, str]], library: str) -> list[tuple[str, str]]:
-    kept = []
-    for module, name in names:
-        if module.partition(".")[0] != library:
-            break
-        kept.append((module, name))
-    return kept

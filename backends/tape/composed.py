@@ -1,7 +1,7 @@
 """Functions of the standard that are composed of others.
 
-On traced arrays these definitions run, and derivatives of every order and mode follow. On plain arrays the namespace's
-own functions run instead.
+On traced arrays these definitions run, and derivatives of every order and mode follow. On plain arrays the
+namespace's own functions run instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from .array import raw, substitute
 from .core import Primitive
-from .rules import concat_map
+from .structure import concat_map
 
 #: Plain operators: faster than a namespace's functions, and they take Python numbers.
 RAW: dict[str, Callable[..., Any]] = {

@@ -1,16 +1,17 @@
 """The tape: the record of what was done to traced arrays, and the linear program that the record is.
 
-Differentiating `f` at x means: give f an array that remembers. A `Traced` array holds a plain value and the index of
-a node on a `Tape`; every differentiable function computes its value and appends one node, which says of each traced
-argument by which *linear map* its tangent enters the tangent of the result. The list of nodes is a straight-line
-linear program. Run forwards (`push`) it is the derivative, run backwards with every map transposed (`pull`) it is the
-gradient; both may be run any number of times, and nothing nonlinear is computed again.
+Differentiating `f` at x means: give f an array that remembers. A `Traced` array holds a plain value and
+the index of a node on a `Tape`; every differentiable function computes its value and appends one node,
+which says of each traced argument by which *linear map* its tangent enters the tangent of the result. The
+list of nodes is a straight-line linear program. Run forwards (`push`) it is the derivative, run backwards
+with every map transposed (`pull`) it is the gradient; both may be run any number of times, and nothing
+nonlinear is computed again.
 
-Nesting. Each tape has a level, larger than that of every tape older than it; a function acts on the arguments of
-the highest level among them, and calls itself for the levels below. The value of a traced array and the
-constants inside a linear map may thus be traced on older tapes: that is what higher derivatives are, and why
-perturbations cannot be confused. There is no stack of active tapes and no other global state: an exception
-leaves nothing behind, and threads do not meet.
+Nesting. Each tape has a level, larger than that of every tape older than it; a function acts on the
+arguments of the highest level among them, and calls itself for the levels below. The value of a traced
+array and the constants inside a linear map may thus be traced on older tapes: that is what higher
+derivatives are, and why perturbations cannot be confused. There is no stack of active tapes and no other
+global state: an exception leaves nothing behind, and threads do not meet.
 
 The maps hold arrays by reference, as they were given: an array that is written to in place after it was
 used gives wrong derivatives. Traced arrays refuse such writes; NumPy's own arrays cannot.
@@ -19,18 +20,20 @@ used gives wrong derivatives. Traced arrays refuse such writes; NumPy's own arra
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .array import Traced, leaked, substitute, top_tape
+from .array import Traced, substitute, top_tape
 from .maps import Fitted
+from .refusals import leaked
 
 _levels = itertools.count(1)
 
 
 class Tape:
-    """One recording. `nodes[i] = (parents, maps)`: the tangent of node i is Σ maps[k].push(tangent of parents[k])."""
+    """One recording. `nodes[i] = (parents, maps)`: the tangent of node i is Σ maps[k].push(tangent of
+    parents[k]).
+    """
 
     __slots__ = ("backend", "is_open", "kind", "level", "nodes", "ns", "substitutes")
 
@@ -60,25 +63,14 @@ class Tape:
         return len(self.nodes) - 1
 
 
-@contextmanager
-def substituting(stand_ins: dict[Tape, Callable[[Traced], Any]]) -> Iterator[None]:
-    """Let `stand_ins[tape](traced)` take the place of traced arrays of these tapes."""
-    before = {tape: tape.substitutes for tape in stand_ins}
-    try:
-        for tape, stand_in in stand_ins.items():
-            tape.substitutes = stand_in
-        yield
-    finally:
-        for tape, old in before.items():
-            tape.substitutes = old
-
-
 class Primitive:
-    """A function with one output and a derivative rule: rules[i](ns, out, *args, **static) -> Map for argument i.
+    """A function with one output and a derivative rule: rules[i](ns, out, *args, **static) -> Map for
+    argument i.
 
-    Arrays are the first arguments, as many as there are rules; what else is given by position gets its name from
-    `names`, and keywords are static. With `elementwise`, shapes broadcast and dtypes promote, and the maps are fitted
-    to the arguments' own shape and dtype here, once for all rules.
+    Arrays are the first arguments, as many as there are rules; what else is given by position gets its
+    name from
+    `names`, and keywords are static. With `elementwise`, shapes broadcast and dtypes promote, and the maps
+    are fitted to the arguments' own shape and dtype here, once for all rules.
     """
 
     __slots__ = ("count", "elementwise", "name", "names", "raw", "rules")
@@ -147,7 +139,8 @@ class Primitive:
 
 
 class MultiPrimitive:
-    """A function of one array with several outputs: rule(ns, outs, x) -> hidden map, [map of each output or None].
+    """A function of one array with several outputs: rule(ns, outs, x) -> hidden map, [map of each output
+    or None].
 
     The hidden map takes the tangent of x to an intermediate result that the outputs' maps start from, so that
     what they share is computed once.

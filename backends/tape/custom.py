@@ -7,8 +7,9 @@ from typing import Any
 
 from .._errors import NoDerivativeError, ShapeError
 from .._trees import flatten, leaves
-from .array import Traced, leaked, substitute, top_tape
+from .array import Traced, substitute, top_tape
 from .maps import Joint, Packed, Select
+from .refusals import leaked
 
 Tree = Any
 Lists = Callable[..., list[Any]]
@@ -27,7 +28,7 @@ def custom_derivative(ns: Any, function: Any, pushforward: Any, pullback: Any) -
             return outs
 
         def push(args: list[Any], outs: list[Any], tangents: list[Any]) -> list[Any]:
-            moved = _cut(tangents, inputs, ns.zeros_like)
+            moved = _cut(tangents, inputs, lambda i: ns.zeros_like(args[i]))
             return leaves(pushforward(_cut(args, inputs), rebuild_out[0](outs), moved))
 
         def pull(args: list[Any], outs: list[Any], cotangents: list[Any], needs: list[bool]) -> list[Any]:
@@ -52,14 +53,18 @@ def _parts(values: list[Any], inputs: list[tuple[list[Any], Any]]) -> list[list[
     return [[next(rest) for _ in found] for found, _ in inputs]
 
 
-def _cut(values: list[Any], inputs: list[tuple[list[Any], Any]], zero: Any = None) -> tuple[Tree, ...]:
+def _cut(
+    values: list[Any], inputs: list[tuple[list[Any], Any]], zero: Callable[[int], Any] | None = None
+) -> tuple[Tree, ...]:
     """`values` as trees, one for each argument; None where all leaves of one are None."""
-    trees = []
-    for part, (found, rebuild) in zip(_parts(values, inputs), inputs, strict=True):
-        if part and all(v is None for v in part):
+    if zero is None:
+        return tuple(rebuild(part) for part, (_, rebuild) in zip(_parts(values, inputs), inputs, strict=True))
+    trees, places = [], _parts(list(range(len(values))), inputs)
+    for part, (_, rebuild) in zip(places, inputs, strict=True):
+        if part and all(values[i] is None for i in part):
             trees.append(None)
         else:
-            trees.append(rebuild([zero(x) if v is None else v for v, x in zip(part, found, strict=True)]))
+            trees.append(rebuild([zero(i) if values[i] is None else values[i] for i in part]))
     return tuple(trees)
 
 
@@ -100,8 +105,8 @@ def call_with_rule(function: Lists, pushforward: Lists, pullback: Lists, args: S
 def _checked(outs: list[Any]) -> list[Any]:
     if any(isinstance(o, Traced) for o in outs):
         raise NoDerivativeError(
-            "a function with a custom derivative closes over an array that is being differentiated, which its "
-            "rule knows nothing of: pass the array as an argument (Backend.hoist does it)"
+            "a function with a custom derivative closes over an array that is being differentiated, of which "
+            "its rule knows nothing: pass the array as an argument (Backend.hoist does it)"
         )
     return outs
 

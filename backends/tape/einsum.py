@@ -6,9 +6,9 @@ import string
 from collections.abc import Callable
 from typing import Any
 
-from .array import no_rule
 from .core import Primitive
 from .maps import Linear
+from .refusals import no_rule
 
 
 def einsum(ns: Any, subscripts: Any, *operands: Any, **_: Any) -> Any:

@@ -1,58 +1,96 @@
-"""Captured arrays made arguments: a function that closes over traced arrays, called with others in their place.
+"""Captured arrays made arguments: a function that closes over traced arrays, called with others in their
+place.
 
-While a function is hoisted, the tapes of what it captured know what stands in for each of their arrays, and every
-operation asks them before it acts on the arrays that it was given.
+While a function is hoisted, the tapes of what it captured know what stands in for each of their arrays, and
+every operation asks them before it acts on the arrays that it was given. Scopes are lexical: a function that
+was hoisted inside another hoisted function finds the stand-ins of both whenever it is called, also later,
+when a derivative is pulled back. A context variable holds the scopes that are in force.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 from .._errors import NoDerivativeError
 from .._trees import leaves, tree_map
 from .array import Traced, raw, substitute, substituted, top_tape
-from .core import Tape, substituting
+from .core import Tape
+from .maps import IDENTITY
 
 Tree = Any
 Array = Any
 
 
+class Scope(NamedTuple):
+    """What stands in for the arrays of some tapes."""
+
+    tapes: frozenset[Tape]
+    stand_in: Callable[[Traced], Any]
+
+
+_scopes: ContextVar[tuple[Scope, ...]] = ContextVar("nestfold_hoisted", default=())
+
+
+@contextmanager
+def _inside(scopes: tuple[Scope, ...]) -> Iterator[None]:
+    """Let these scopes, the innermost last, be in force, and no others."""
+    tapes = {tape for scope in (*_scopes.get(), *scopes) for tape in scope.tapes}
+    before = {tape: tape.substitutes for tape in tapes}
+    token = _scopes.set(scopes)
+    try:
+        for tape in tapes:
+            tape.substitutes = None
+        for scope in scopes:
+            for tape in scope.tapes:
+                tape.substitutes = scope.stand_in
+        yield
+    finally:
+        _scopes.reset(token)
+        for tape, old in before.items():
+            tape.substitutes = old
+
+
 def hoist(f: Callable[..., Tree], args: tuple[Tree, ...]) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
     """`g, captured` with `g(captured, *args) == f(*args)`; see `Backend.hoist`.
 
-    The tapes that `f` captured from show in its output on plain arguments. `f` runs once where it captured nothing,
-    and once more for each tape otherwise.
+    The tapes that `f` captured from show in its output on plain arguments. `f` runs once where it captured
+    nothing, and otherwise once more for each tape.
     """
-    captured, tapes = _captured(f, tree_map(raw, args))
-    if not captured:
+    outer = _scopes.get()
+    captured, tapes = _captured(f, tree_map(lambda a: raw(substituted(a)), args), outer)
+    if not captured and not outer:
         return (lambda _, *args: f(*args)), ()
     places = {id(traced): place for place, traced in enumerate(captured)}
 
     def hoisted(given: tuple[Array, ...], *args: Tree) -> Tree:
-        # As other objects, with other ids: what is passed in is not what was captured, even where it is the same array.
-        known: dict[int, Traced] = {}
-        given, args = tree_map(lambda a: _alias(a, known), (tuple(given), args))
+        # What is passed in is not what was captured, even where it is the same array: hence other objects.
         starts = {tape: len(tape.nodes) for tape in tapes}
+        given, args = tree_map(lambda a: _alias(substituted(a)), (tuple(given), args))
 
         def stand_in(traced: Traced) -> Any:
             place = places.get(id(traced))
             if place is not None and captured[place] is traced:
                 return given[place]
-            if traced._index < starts[traced._tape] and id(traced) not in known:
+            if traced._index < starts[traced._tape]:
                 raise NoDerivativeError(
-                    "a function met a captured array that is being differentiated and that it did not use when its "
-                    "captured arrays were looked for: make the branch that uses it unconditional, or pass it in"
+                    "a function met a captured array that is being differentiated and that it did not use "
+                    "when its captured arrays were looked for: take the branch that uses it always, or pass "
+                    "the array as an argument"
                 )
             return traced
 
-        with substituting(dict.fromkeys(tapes, stand_in)):
+        with _inside((*outer, Scope(tapes, stand_in))):
             return tree_map(substituted, f(*args))
 
     return hoisted, captured
 
 
-def _captured(f: Callable[..., Tree], plain: tuple[Tree, ...]) -> tuple[tuple[Traced, ...], set[Tape]]:
+def _captured(
+    f: Callable[..., Tree], plain: tuple[Tree, ...], outer: tuple[Scope, ...]
+) -> tuple[tuple[Traced, ...], frozenset[Tape]]:
     """The traced arrays that `f` closes over, and their tapes."""
     found: dict[int, Traced] = {}
     tapes: set[Tape] = set()
@@ -61,18 +99,19 @@ def _captured(f: Callable[..., Tree], plain: tuple[Tree, ...]) -> tuple[tuple[Tr
         found.setdefault(id(traced), traced)
         return raw(traced)
 
-    tape = top_tape(leaves(f(*plain)))
+    tape = top_tape(substitute(leaves(f(*plain))))
     while tape is not None:
         tapes.add(tape)
-        with substituting(dict.fromkeys(tapes, record)):
+        with _inside((*outer, Scope(frozenset(tapes), record))):
             tape = top_tape(substitute(leaves(f(*plain))))
-    return tuple(found.values()), tapes
+    return tuple(found.values()), frozenset(tapes)
 
 
-def _alias(value: Any, known: dict[int, Traced]) -> Any:
-    """The same array at the same places of the same tapes, as another object; `known` keeps those made."""
+def _alias(value: Any) -> Any:
+    """The same array, as another object and, where its tape is open, at a place of its own on it."""
     if not isinstance(value, Traced):
         return value
-    made = value._tape.kind(_alias(value.value, known), value._tape, value._index)
-    known[id(made)] = made
-    return made
+    tape, inner = value._tape, _alias(value.value)
+    if not tape.is_open:
+        return tape.kind(inner, tape, value._index)
+    return tape.record(inner, (value._index,), (IDENTITY,))

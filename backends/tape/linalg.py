@@ -1,4 +1,6 @@
-"""The derivative rules of `linalg`. What is factorised is factorised once: the maps hold matrices to multiply by."""
+"""The derivative rules of `linalg`. What is factorised is factorised once: the maps hold matrices to
+multiply by.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,8 @@ RULES = {
 }
 
 
-# -- several outputs: rule(ns, outs, x) -> the map of x to what the outputs share, and the outputs' maps from there 
+# -- several outputs: rule(ns, outs, x) -> the map of x to what the outputs share, and the outputs' maps
+# from there
 def _eigh(ns: Any, outs: Any, x: Any) -> Any:
     """With E = Qᴴ dX Q: dλ = diag E, dQ = Q (F∘E), F_ij = 1/(λ_j - λ_i), 0 for equal eigenvalues."""
     values, q = outs

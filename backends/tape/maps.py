@@ -1,7 +1,7 @@
 """Linear maps: the edges of the tape. Each knows how to push a tangent and how to pull a cotangent.
 
-`pull` is the adjoint of `push` for the real inner product Re⟨conj(a), b⟩. The constants inside a map may be traced
-on older tapes; all arithmetic therefore goes through operators and the traced namespace `ns`.
+`pull` is the adjoint of `push` for the real inner product Re⟨conj(a), b⟩. The constants inside a map may
+be traced on older tapes; all arithmetic therefore goes through operators and the traced namespace `ns`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from typing import Any, Protocol
 
 
 class Map(Protocol):
-    """A linear map between spaces of arrays, with its adjoint."""
+    """A linear map between spaces of arrays, with its adjoint: two functions, methods or attributes."""
 
-    def push(self, t: Any, /) -> Any:
+    @property
+    def push(self) -> Callable[[Any], Any]:
         """The image of a tangent."""
+        ...
 
-    def pull(self, c: Any, /) -> Any:
+    @property
+    def pull(self) -> Callable[[Any], Any]:
         """The image of a cotangent under the adjoint."""
+        ...
 
 
 class Linear:
@@ -132,8 +136,8 @@ class Chain:
 
 
 class Fitted:
-    """A map of an argument that was broadcast or promoted: pushes to the result's shape and dtype, pulls back to
-    the argument's own (summing what was repeated, dropping the imaginary part of what was real).
+    """A map of an argument that was broadcast or promoted: pushes to the result's shape and dtype, pulls
+    back to the argument's own (summing what was repeated, dropping the imaginary part of what was real).
     """
 
     __slots__ = ("inner", "ns", "of", "out")
@@ -185,7 +189,9 @@ class Select:
 
 
 class Joint:
-    """A map from several tangents to a pack, both ways at once; it takes the place of a node's tuple of maps."""
+    """A map from several tangents to a pack, both ways at once; it takes the place of a node's tuple of
+    maps.
+    """
 
     __slots__ = ("pull", "push")
 

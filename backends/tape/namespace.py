@@ -1,9 +1,9 @@
 """The traced namespace: an array API namespace whose functions differentiate when given traced arrays.
 
-`TracedNamespace(backend)` offers every function of the backend's own namespace. Each name is looked up once, in
-this order: a composition of functions that have rules (`composed.py`), a rule (`rules.py`, `linalg.py`), a function
-with derivative zero, and otherwise the namespace's own function behind a guard that raises `NoDerivativeError` when,
-and only when, it is given an array that is being differentiated.
+`TracedNamespace(backend)` offers every function of the backend's own namespace. Each name is looked up
+once, in this order: a composition of functions that have rules (`composed.py`), a rule (`rules.py`,
+`linalg.py`), a function with derivative zero, and otherwise the namespace's own function behind a guard
+that raises `NoDerivativeError` when, and only when, it is given an array that is being differentiated.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from . import composed, composed_linalg, linalg, numpy_protocol, rules
-from .array import Getitem, Traced, constants, no_rule, raw
+from . import composed, composed_linalg, linalg, numpy_protocol, rules, structure
+from .array import Getitem, Traced, constants, raw
 from .core import MultiPrimitive, Primitive
+from .refusals import no_rule
 
 #: Parameters that may be given by position after the arrays; all are static.
 _STATIC = {
@@ -128,21 +129,21 @@ class TracedNamespace(_Space):
 
     def _rule(self, name: str) -> Any:
         if name == "gather":
-            return Primitive(name, lambda x, pick: pick(x), rules.OTHERS[name])
+            return Primitive(name, lambda x, pick: pick(x), structure.OTHERS[name])
         if name == "scatter":
-            return Primitive(name, self._raw_scatter, rules.OTHERS[name])
+            return Primitive(name, self._raw_scatter, structure.OTHERS[name])
         if name in composed.FUNCTIONS:
             return self._compose(name, composed.FUNCTIONS[name])
         if name in rules.ELEMENTWISE:
             own = composed.RAW.get(name) or getattr(self.xp, name)
             return Primitive(name, own, rules.ELEMENTWISE[name], elementwise=True)
-        if name in rules.OTHERS:
+        if name in structure.OTHERS:
             own = getattr(self.xp, name)
             if name == "astype":  # some libraries take its dtype by position only
                 return Primitive(
-                    name, lambda x, dtype, **k: own(x, dtype, **k), rules.OTHERS[name], names=("dtype",)
+                    name, lambda x, dtype, **k: own(x, dtype, **k), structure.OTHERS[name], names=("dtype",)
                 )
-            return Primitive(name, own, rules.OTHERS[name], names=_STATIC.get(name, ()))
+            return Primitive(name, own, structure.OTHERS[name], names=_STATIC.get(name, ()))
         return None
 
     # -- NumPy's own ways --------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-"""Functions of NumPy whose signature or name the array API standard does not have, in terms of those it has."""
+"""Functions of NumPy whose signature or name the array API standard does not have, in terms of those it
+has.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .array import no_rule, raw
 from .einsum import einsum
+from .numpy_joining import arrays_of, column_stack, cut, joined, picked
+from .refusals import no_rule
 
 
 def _tuple(axis: Any) -> Any:
@@ -155,9 +158,7 @@ def diag(ns: Any, x: Any, k: int = 0) -> Any:
     if x.ndim == 2:
         return ns.linalg.diagonal(x, offset=k)
     n = x.shape[0] + abs(k)
-    size = ns.zeros((n * n,), dtype=x.dtype, device=ns.device(x))
-    places = diagonal(ns, ns.xp.reshape(ns.xp.arange(n * n), (n, n)), k)
-    return ns.reshape(ns.scatter(x, pick=lambda a: a[places], shape=size.shape), (n, n))
+    return ns.scatter(x, pick=lambda a: ns.xp.diagonal(a, k), shape=(n, n))
 
 
 def clip(ns: Any, x: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **k: Any) -> Any:
@@ -210,57 +211,6 @@ def trapezoid(ns: Any, y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> 
     return ns.sum(dx * (y[..., 1:] + y[..., :-1]) / 2, axis=-1)
 
 
-def _arrays(ns: Any, arrays: Any) -> list[Any]:
-    """Arrays, and numbers and lists made into arrays like the first of them."""
-    arrays = list(arrays)
-    like = next(raw(a) for a in arrays if hasattr(a, "dtype"))
-    return [a if hasattr(a, "dtype") else ns.asarray(a) if _holds_arrays(a) else ns.backend.asarray(a, like=like)
-            for a in arrays]  # fmt: skip
-
-
-def _holds_arrays(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and any(hasattr(v, "dtype") or _holds_arrays(v) for v in value)
-
-
-def _joined(axis: int, least: int) -> Callable[..., Any]:
-    """hstack and vstack: arrays of at least so many axes, joined."""
-
-    def join(ns: Any, arrays: Any, **_: Any) -> Any:
-        wide = [
-            a if len(a.shape) >= least else ns.reshape(a, (1,) * (least - len(a.shape)) + tuple(a.shape))
-            for a in _arrays(ns, arrays)
-        ]
-        return ns.concat(wide, axis=0 if len(wide[0].shape) == 1 else axis)
-
-    return join
-
-
-def column_stack(ns: Any, arrays: Any) -> Any:
-    """Vectors as columns, and matrices, side by side."""
-    return ns.concat([a if len(a.shape) > 1 else ns.reshape(a, (-1, 1)) for a in _arrays(ns, arrays)], axis=1)
-
-
-def _picked(name: str) -> Callable[..., Any]:
-    """A function of NumPy that only picks entries of its first argument."""
-
-    def pick(ns: Any, x: Any, *args: Any, **keywords: Any) -> Any:
-        own = getattr(ns.xp, name)
-        return ns.gather(x, pick=lambda a: own(a, *args, **keywords))
-
-    return pick
-
-
-def _split(name: str) -> Callable[..., Any]:
-    """A function of NumPy that cuts its first argument into a list."""
-
-    def split(ns: Any, x: Any, *args: Any, **keywords: Any) -> Any:
-        own = getattr(ns.xp, name)
-        count = len(own(raw(x), *args, **keywords))
-        return [ns.gather(x, pick=lambda a, i=i: own(a, *args, **keywords)[i]) for i in range(count)]
-
-    return split
-
-
 def _scaled(factor: float) -> Callable[..., Any]:
     return lambda ns, x: ns.multiply(x, factor)
 
@@ -282,7 +232,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "cbrt": lambda ns, x: ns.sign(x) * ns.abs(x) ** (1 / 3),
     "clip": clip,
     "column_stack": column_stack,
-    "concatenate": lambda ns, arrays, axis=0, **_: ns.concat(_arrays(ns, arrays), axis=axis),
+    "concatenate": lambda ns, arrays, axis=0, **_: ns.concat(arrays_of(ns, arrays), axis=axis),
     "copy": lambda ns, x, **_: ns.positive(x),
     "cross": lambda ns, a, b, axis=-1: ns.linalg.cross(a, b, axis=axis),
     "cumprod": _cumulative("cumulative_prod"),
@@ -296,7 +246,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "einsum": einsum,
     "exp2": lambda ns, x: ns.pow(2.0, x),
     "flatten": ravel,
-    "hstack": _joined(1, 1),
+    "hstack": joined(1, 1),
     "inner": inner,
     "kron": kron,
     "max": _extreme("max"),
@@ -311,7 +261,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "reshape": reshape,
     "sort": sort,
     "squeeze": squeeze,
-    "stack": lambda ns, arrays, axis=0, **_: ns.stack(_arrays(ns, arrays), axis=axis),
+    "stack": lambda ns, arrays, axis=0, **_: ns.stack(arrays_of(ns, arrays), axis=axis),
     "std": _spread("std"),
     "sum": _reduction("sum"),
     "swapaxes": swapaxes,
@@ -322,12 +272,12 @@ OWN: dict[str, Callable[..., Any]] = {
     "trapezoid": trapezoid,
     "var": _spread("var"),
     "vdot": lambda ns, a, b: ns.vecdot(ns.reshape(a, (-1,)), ns.reshape(b, (-1,))),
-    "vstack": _joined(0, 2),
+    "vstack": joined(0, 2),
 }
 OWN |= {
-    name: _picked(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d", "fliplr", "flipud", "rot90")
+    name: picked(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d", "fliplr", "flipud", "rot90")
 }
-OWN |= {name: _split(name) for name in ("array_split", "dsplit", "hsplit", "split", "vsplit")}
+OWN |= {name: cut(name) for name in ("array_split", "dsplit", "hsplit", "split", "vsplit")}
 LINALG: dict[str, Callable[..., Any]] = {
     "eigh": _lower("eigh"),
     "eigvalsh": _lower("eigvalsh"),

@@ -1,29 +1,31 @@
-"""NumPy's own functions and methods on traced arrays: `np.exp(y)`, `np.sum(y, 0)`, `np.linalg.inv(y)`, `y.T.dot(a)`.
+"""NumPy's own functions and methods on traced arrays: `np.exp(y)`, `np.linalg.inv(y)`, `y.T.dot(a)`.
 
-NumPy hands such a call over through `__array_ufunc__` and `__array_function__`. Here it is translated to the traced
-namespace: most names are the standard's, some have another name, some another signature (`numpy_functions.py`).
+NumPy hands such a call over through `__array_ufunc__` and `__array_function__`. Here it is translated to the
+traced namespace: most names are the standard's, some have another name, some another signature (those are in
+`numpy_functions.py`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from .array import no_rule, refuse
 from .numpy_functions import LINALG, OWN
+from .refusals import no_rule, refuse
 
 #: NumPy's name -> the standard's
 _RENAMED = {
-    "absolute": "abs", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan",
-    "arctan2": "atan2", "arctanh": "atanh", "conjugate": "conj", "invert": "bitwise_invert",
-    "left_shift": "bitwise_left_shift", "power": "pow", "right_shift": "bitwise_right_shift", "true_divide": "divide",
-    "mod": "remainder", "around": "round", "float_power": "pow",
+    "absolute": "abs", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh",
+    "arctan": "atan", "arctan2": "atan2", "arctanh": "atanh", "around": "round", "conjugate": "conj",
+    "float_power": "pow", "invert": "bitwise_invert", "left_shift": "bitwise_left_shift", "mod": "remainder",
+    "power": "pow", "right_shift": "bitwise_right_shift", "true_divide": "divide",
 }  # fmt: skip
 _REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min"}
 
 #: The methods of NumPy's arrays that a traced array has.
 METHODS = frozenset(
-    "all any argmax argmin argsort astype clip conj conjugate copy cumprod cumsum diagonal dot flatten max mean min "
-    "nonzero prod ravel repeat reshape round squeeze std sum swapaxes take trace transpose var".split()
+    "all any argmax argmin argsort astype clip conj conjugate copy cumprod cumsum diagonal dot flatten max "
+    "mean min nonzero prod ravel repeat reshape round squeeze std sum swapaxes take trace transpose "
+    "var".split()
 )
 
 

@@ -37,7 +37,5 @@ def extreme_eigenvalues(system: System, start: Tree, steps: int) -> tuple[Array,
 def _tridiagonal(xp: Any, diagonal: list[Array], off: list[Array]) -> Array:
     n, zero = len(diagonal), xp.zeros_like(diagonal[0])
     side = {(i, i + 1): b for i, b in enumerate(off)} | {(i + 1, i): b for i, b in enumerate(off)}
-    rows = [
-        xp.stack([diagonal[i] if i == j else side.get((i, j), zero) for j in range(n)], axis=-1) for i in range(n)
-    ]
+    rows = [xp.stack([diagonal[i] if i == j else side.get((i, j), zero) for j in range(n)], axis=-1) for i in range(n)]
     return xp.stack(rows, axis=-2)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends._trees import leaves
-from .._space import epsilon
+from .._settings import require_number
+from .._space import resolved_tolerance
 from ..solution import Solution
 from ._base import LinearSolver, System
 
@@ -17,7 +18,8 @@ Tree = Any
 class CG(LinearSolver):
     """Conjugate gradients on the Hessian form, preconditioned with `sharp`: this is CG in the metric.
 
-    Stops where ‖b - B v‖ ≤ max(tol ‖b‖, atol), norms of covectors in the metric; `tol=None` is 10 eps of the dtype.
+    Stops where ‖b - B v‖ ≤ max(tol ‖b‖, atol), norms of covectors in the metric. `tol=None` is 10 eps of the dtype, and
+    no tolerance but 0, which never stops, is taken below that.
     A direction of negative or zero curvature on the way leaves `converged` false: there is no isolated minimum.
     Error after k steps ≤ 2 ((√κ - 1)/(√κ + 1))ᵏ in the energy norm. Hestenes & Stiefel 1952; Saad 2003, alg. 9.1.
     """
@@ -25,6 +27,11 @@ class CG(LinearSolver):
     tol: float | None = None
     max_steps: int = 500
     atol: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_number(self, "tol", least=0)
+        require_number(self, "atol", least=0)
+        require_number(self, "max_steps", least=0)
 
     @property
     def needs_self_adjoint(self) -> bool:
@@ -44,7 +51,7 @@ class CG(LinearSolver):
         z = raise_(r)
         rho = space.dot(r, z)
         scale = rho if guess is None else space.dot(b, raise_(b))
-        tol = 10 * epsilon(leaves(b)[0]) if self.tol is None else self.tol
+        tol = resolved_tolerance(leaves(b)[0], self.tol)
         limit = xp.maximum(tol**2 * scale, space.full(self.atol**2, rho))
 
         def running(state: Any) -> Any:

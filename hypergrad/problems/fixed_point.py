@@ -110,9 +110,7 @@ def _solve(xp: Any, a: Array, b: Array) -> Array:
     return xp.linalg.solve(a, b[..., None])[..., 0]
 
 
-def tanh_fixed_point(
-    *, like: Array, n: int = 8, p: int = 3, contraction: float = 0.8, seed: int = 0
-) -> TanhFixedPoint:
+def tanh_fixed_point(*, like: Array, n: int = 8, p: int = 3, contraction: float = 0.8, seed: int = 0) -> TanhFixedPoint:
     """Random data with the framework, dtype and device of `like`; ‖W‖₂ = contraction < 1.
 
     Drawn in float64 by NumPy.

@@ -85,9 +85,7 @@ class Synthetic:
         return Stiefel(d, r).random_point(rng, like=self.a), identity(d, like=self.a)
 
 
-def synthetic(
-    *, like: Array, d: int = 50, r: int = 20, n: int = 100, nu: float = 0.01, seed: int = 0
-) -> Synthetic:
+def synthetic(*, like: Array, d: int = 50, r: int = 20, n: int = 100, nu: float = 0.01, seed: int = 0) -> Synthetic:
     """The paper's data: X (n, d) and Y (n, r) Gaussian, each divided by its Frobenius norm; n >= d >= r.
 
     Drawn and multiplied in float64 by NumPy, then given the framework, dtype and device of `like`. Raises

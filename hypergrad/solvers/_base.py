@@ -48,6 +48,14 @@ def default_tolerance(like: Array, tol: float | None) -> float:
     return eps**0.75 if tol is None else max(tol, 10 * eps)
 
 
+def cost_scale(xp: Any, value: Array, first: Array, first_norm: Array) -> Array:
+    """What a gradient is small against: max(1, |cost|), but no more than the cost and the gradient were at the start,
+    or a cost without minimum would look converged far out.
+    """
+    largest = xp.minimum(xp.abs(value), xp.maximum(xp.abs(first), first_norm))
+    return xp.maximum(largest, xp.ones_like(largest))
+
+
 def residual_norm(backend: Backend, level: Level, outer: tuple[Tree, ...], y: Tree, space: Space) -> Array:
     """The norm of the level's equation at y: of the Riemannian gradient (`Argmin`), else of the tangent residual."""
     manifold = level.manifold

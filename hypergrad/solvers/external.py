@@ -8,6 +8,7 @@ from typing import Any
 
 from ...backends import Backend
 from ...backends._trees import leaves
+from .._settings import require_number
 from .._space import Space, epsilon
 from ..level import Level
 from ..solution import Solution
@@ -27,6 +28,11 @@ class External(Solver):
 
     function: Callable[..., Tree]
     tol: float | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"External takes a function (*outer, init) -> y, not {self.function!r}")
+        require_number(self, "tol", least=0)
 
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `ShapeError` or `NotOnManifoldError` for an answer that is no point."""

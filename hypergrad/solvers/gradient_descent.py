@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends import Backend
+from .._settings import require_number
 from .._space import Space
 from ..level import Argmin, Level
 from ..solution import Solution, is_finite
-from ._base import Unrollable, default_tolerance, first_leaf, require_argmin
-from .steps import BarzilaiBorwein, StepRule, backtrack, first_step, next_trial
+from ._base import Unrollable, cost_scale, default_tolerance, first_leaf, require_argmin
+from .steps import BarzilaiBorwein, StepRule, backtrack, first_step, next_trial, require_step_rule
 
 Array = Any
 Tree = Any
@@ -20,21 +21,29 @@ Tree = Any
 class GradientDescent(Unrollable):
     """y ← R_y(-t grad), t a fixed `step`, or by `Armijo()` or `BarzilaiBorwein()` (default).
 
-    Converged where ‖grad‖ ≤ tol · max(1, |cost|); `tol=None` is eps^(3/4) of the dtype, and no tolerance is taken
-    below 10 eps. A run that meets a non-finite value stops at the last finite point.
+    Converged where ‖grad‖ ≤ tol · max(1, |cost|), the |cost| capped by that and ‖grad‖ at the start; `tol=None` is
+    eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. A run that meets a non-finite value stops at the last finite point.
     """
 
     step: StepRule = BarzilaiBorwein()
     tol: float | None = None
     max_steps: int = 5000
 
+    def __post_init__(self) -> None:
+        require_step_rule(self, "step")
+        require_number(self, "tol", least=0)
+        require_number(self, "max_steps", least=0)
+
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for a level that is not an `Argmin`."""
         level, xp = require_argmin(self, level), backend.xp
         tol = default_tolerance(first_leaf(init), self.tol)
 
+        start = self._measure(backend, level, outer, space, init)
+        start_norm = xp.sqrt(xp.abs(start[4]))
+
         def norm_and_limit(value: Array, slope: Array) -> tuple[Array, Array]:
-            return xp.sqrt(xp.abs(slope)), tol * xp.maximum(xp.abs(value), xp.ones_like(value))
+            return xp.sqrt(xp.abs(slope)), tol * cost_scale(xp, value, start[1], start_norm)
 
         def running(state: Any) -> Any:
             return xp.logical_not(space.all(state[-1]))
@@ -49,10 +58,9 @@ class GradientDescent(Unrollable):
             taken = xp.logical_and(good, ~done)
             return at, xp.where(done, t, t_next), k + xp.astype(taken, k.dtype), xp.logical_or(done, finished)
 
-        at = self._measure(backend, level, outer, space, init)
-        norm, limit = norm_and_limit(at[1], at[4])
+        norm, limit = norm_and_limit(start[1], start[4])
         t = space.full(first_step(self.step), norm)
-        state = (at, t, space.counts(norm), xp.logical_or(norm <= limit, ~xp.isfinite(norm)))
+        state = (start, t, space.counts(norm), xp.logical_or(norm <= limit, ~xp.isfinite(norm)))
         at, _, k, _ = backend.while_loop(running, step, state, max_steps=self.max_steps)
         norm, limit = norm_and_limit(at[1], at[4])
         return Solution(at[0], norm, k, norm <= limit)
@@ -90,7 +98,8 @@ class GradientDescent(Unrollable):
         self, backend: Backend, level: Argmin, outer: tuple, space: Space, at: tuple, t: Array, skip: Array
     ) -> tuple[Array, tuple, Array, Array]:
         """One step from a measured point: the length taken, the next measured point, the next trial length, and
-        whether all is well."""
+        whether all is well.
+        """
         manifold, xp = level.manifold, backend.xp
         y, value, _, u, slope = at
 
@@ -99,10 +108,10 @@ class GradientDescent(Unrollable):
             return level.cost(*outer, moved), moved, space.counts(t) + 1
 
         if isinstance(self.step, (int, float)):
-            moved, found = manifold.retract(y, space.scale(-t, u)), space.flags(True, slope)
+            moved, found, certain = manifold.retract(y, space.scale(-t, u)), space.flags(True, slope), None
         else:
-            t, _, moved, found, _ = backtrack(space, self.step, trial, value, slope, t, skip)
+            t, _, moved, found, certain, _ = backtrack(space, self.step, trial, value, slope, t, skip)
         new = self._measure(backend, level, outer, space, moved)
         good = xp.logical_and(found, xp.logical_and(xp.isfinite(new[1]), is_finite(space, new[3])))
         carried_dot = space.dot(new[2], manifold.transport(y, moved, u))
-        return t, new, next_trial(space, self.step, t, carried_dot, slope), good
+        return t, new, next_trial(space, self.step, t, carried_dot, slope, certain), good

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...backends import Backend
+from .._settings import require_kind, require_number
 from .._space import Space
+from .._system import tangent_system
 from ..level import Argmin, Level
 from ..linear import Dense, LinearSolver
 from ..solution import Solution, is_finite
 from ._base import Solver, default_tolerance, first_leaf, point_norm
-from .._system import tangent_system
 
 Tree = Any
 
@@ -28,6 +29,11 @@ class Newton(Solver):
     tol: float | None = None
     max_steps: int = 50
     max_halvings: int = 20
+
+    def __post_init__(self) -> None:
+        require_kind(self, "linear", LinearSolver)
+        require_number(self, "tol", least=0)
+        require_number(self, "max_steps", least=0)
 
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for an `Argmin`: `TrustRegion` is Newton's method with descent."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends import Backend
+from .._settings import require_number
 from .._space import Space
 from ..level import FixedPoint, Level
 from ..solution import Solution, is_finite
@@ -25,6 +26,10 @@ class Picard(Unrollable):
 
     tol: float | None = None
     max_steps: int = 5000
+
+    def __post_init__(self) -> None:
+        require_number(self, "tol", least=0)
+        require_number(self, "max_steps", least=0)
 
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for a level that is not a `FixedPoint`."""
@@ -73,7 +78,8 @@ class Picard(Unrollable):
 
 def _image(level: FixedPoint, outer: tuple[Tree, ...], space: Space) -> Callable[[Tree], Tree]:
     """y ↦ map(outer, y), put back on the manifold, which rounding would leave: a formula of a map may amplify what is
-    normal to the manifold (the exponential map of the sphere does)."""
+    normal to the manifold (the exponential map of the sphere does).
+    """
 
     def image(y: Tree) -> Tree:
         moved = level.map(*outer, y)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .._settings import require_number
 from .._space import Space, epsilon
 
 Array = Any
@@ -15,12 +16,19 @@ Tree = Any
 @dataclass(frozen=True)
 class Armijo:
     """Backtracking until f(R(-t grad)) ≤ f - slope · t ‖grad‖²; the first trial is `initial`, later ones twice the
-    last step. Armijo 1966; on manifolds Absil, Mahony & Sepulchre 2008, def. 4.2.2."""
+    last step. Armijo 1966; on manifolds Absil, Mahony & Sepulchre 2008, def. 4.2.2.
+    """
 
     initial: float = 1.0
     shrink: float = 0.5
     slope: float = 1e-4
     max_halvings: int = 40
+
+    def __post_init__(self) -> None:
+        require_number(self, "initial", above=0)
+        require_number(self, "shrink", above=0)
+        require_number(self, "slope", least=0)
+        require_number(self, "max_halvings", least=0)
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,16 @@ class BarzilaiBorwein:
 StepRule = float | Armijo | BarzilaiBorwein
 
 
+def require_step_rule(owner: Any, name: str) -> None:
+    """Raise unless the field `name` of `owner` is a positive number or a rule."""
+    rule = getattr(owner, name)
+    if isinstance(rule, (Armijo, BarzilaiBorwein)):
+        return
+    if isinstance(rule, bool) or not isinstance(rule, (int, float)):
+        raise TypeError(f"{type(owner).__name__}: {name} must be a number, Armijo() or BarzilaiBorwein(), not {rule!r}")
+    require_number(owner, name, above=0)
+
+
 def search_of(rule: StepRule) -> Armijo:
     """The backtracking that a rule uses."""
     return rule.search if isinstance(rule, BarzilaiBorwein) else rule if isinstance(rule, Armijo) else Armijo()
@@ -49,12 +67,14 @@ def first_step(rule: StepRule) -> float:
 
 class Found(NamedTuple):
     """What a line search ended with: the step, the value there, what `trial` gave with it, whether it descends
-    enough, and the work of all trials."""
+    enough, whether that is certain and not within rounding, and the work of all trials.
+    """
 
     t: Array
     value: Array
     extra: Tree
     enough: Array
+    certain: Array
     work: Array
 
 
@@ -76,8 +96,10 @@ def backtrack(
     xp, search = space.backend.xp, search_of(rule)
     forgiven = 10 * epsilon(value) * xp.abs(value) + 2 * noise
 
-    def enough(t: Array, new: Array) -> Array:
-        return xp.logical_and(xp.isfinite(new), new <= value - search.slope * t * slope + forgiven)
+    def enough(t: Array, new: Array) -> tuple[Array, Array]:
+        goal = value - search.slope * t * slope
+        ok = xp.logical_and(xp.isfinite(new), new <= goal + forgiven)
+        return ok, xp.logical_and(ok, value - new > forgiven)
 
     def running(state: Any) -> Any:
         return xp.logical_not(space.all(state[1]))
@@ -88,26 +110,27 @@ def backtrack(
         new, extra, work = trial(t)
         extra = space.freeze(done, at.extra, extra)
         new = xp.where(done, at.value, new)
-        ok = enough(t, new)
-        return Found(t, new, extra, ok, at.work + work), xp.logical_or(done, ok)
+        ok, certain = enough(t, new)
+        return Found(t, new, extra, ok, certain, at.work + work), xp.logical_or(done, ok)
 
     new, extra, work = trial(t)
-    ok = enough(t, new)
-    state = (Found(t, new, extra, ok, work), xp.logical_or(skip, ok))
+    ok, certain = enough(t, new)
+    state = (Found(t, new, extra, ok, certain, work), xp.logical_or(skip, ok))
     return space.backend.while_loop(running, step, state, max_steps=search.max_halvings)[0]
 
 
-def next_trial(space: Space, rule: StepRule, t: Array, carried_dot: Array, size: Array) -> Array:
+def next_trial(space: Space, rule: StepRule, t: Array, carried_dot: Array, size: Array, certain: Array | None) -> Array:
     """The first trial of the next search, after a step of length `t` along -u.
 
     With T u the last gradient carried to the new point by an isometry, `size` = ‖u‖² and `carried_dot` = ⟨grad, T u⟩
-    there. BB: s = -t T u, y = grad - T u, t' = ⟨s, s⟩/⟨s, y⟩ = t ‖u‖²/(‖u‖² - ⟨grad, T u⟩).
+    there. Armijo: twice the step, but where the descent was not `certain` the slopes tell: the same, or half of it
+    if the gradient has turned. BB: s = -t T u, y = grad - T u, t' = ⟨s, s⟩/⟨s, y⟩ = t ‖u‖²/(‖u‖² - ⟨grad, T u⟩).
     """
     xp = space.backend.xp
     if isinstance(rule, (int, float)):
         return t
     if isinstance(rule, Armijo):
-        return 2 * t
+        return xp.where(certain, 2 * t, xp.where(carried_dot < 0, 0.5 * t, t))
     change = size - carried_dot
     longest = xp.full_like(t, rule.longest)
     quotient = xp.where(change > 0, space.ratio(t * size, change), 2 * t)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...backends import Backend
+from .._settings import require_number
 from .._space import Space, epsilon
 from ..level import Level
 from ..solution import Solution, is_finite
-from ._base import Solver, default_tolerance, first_leaf, require_argmin
+from ._base import Solver, cost_scale, default_tolerance, first_leaf, require_argmin
 
 Array = Any
 Tree = Any
@@ -20,8 +21,8 @@ Tree = Any
 class TrustRegion(Solver):
     """Steihaug-CG on the exact Riemannian Hessian, in the metric; quadratic convergence.
 
-    Converged where ‖grad‖ ≤ tol · max(1, |cost|); `tol=None` is eps^(3/4) of the dtype, and no tolerance is taken
-    below 10 eps. `radius` is the first trust radius in the metric, by default half the root of the dimension. The
+    Converged where ‖grad‖ ≤ tol · max(1, |cost|), the |cost| capped by that and ‖grad‖ at the start; `tol=None` is
+    eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. `radius` is the first trust radius in the metric, by default half the root of the dimension. The
     ratio of actual to predicted decrease is regularised by 10³ eps |cost|, so that rounding does not reject the
     last steps. Absil, Baker & Gallivan 2007; regularisation as in Conn, Gould & Toint 2000, §17.4.2.
     """
@@ -30,6 +31,12 @@ class TrustRegion(Solver):
     max_steps: int = 100
     radius: float | None = None
     max_products: int | None = None
+
+    def __post_init__(self) -> None:
+        require_number(self, "tol", least=0)
+        require_number(self, "max_steps", least=0)
+        require_number(self, "radius", above=0)
+        require_number(self, "max_products", least=1)
 
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for a level that is not an `Argmin`."""
@@ -44,10 +51,10 @@ class TrustRegion(Solver):
             g = manifold.sharp(y, w)
             return _Measured(y, value, w, g, xp.sqrt(xp.abs(space.dot(w, g))))
 
-        def limit(at: _Measured) -> Array:
-            return tol * xp.maximum(xp.abs(at.value), xp.ones_like(at.value))
-
         start = measure(init)
+
+        def limit(at: _Measured) -> Array:
+            return tol * cost_scale(xp, at.value, start.value, start.norm)
 
         def running(state: Any) -> Any:
             return xp.logical_not(space.all(state[-1]))
@@ -70,7 +77,9 @@ class TrustRegion(Solver):
             predicted = -(space.dot(at.covector, eta) + 0.5 * space.dot(image, eta))
             slack = noise * xp.maximum(xp.abs(at.value), xp.abs(start.value))
             ratio = space.ratio(at.value - new.value + slack, predicted + slack)
-            good = xp.logical_and(xp.logical_and(xp.isfinite(new.value), xp.isfinite(new.norm)), is_finite(space, new.point))
+            good = xp.logical_and(
+                xp.logical_and(xp.isfinite(new.value), xp.isfinite(new.norm)), is_finite(space, new.point)
+            )
             at_floor = predicted <= slack  # rounding of the cost hides any decrease: only the gradient can tell
             worse = xp.logical_and(at_floor, new.norm > at.norm)
             accepted = xp.logical_and(xp.logical_and(good, ratio > 0.1), ~xp.logical_or(done, worse))

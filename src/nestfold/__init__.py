@@ -1,6 +1,6 @@
 """nestfold: nested optimisation on manifolds, written once for NumPy, CuPy, PyTorch and JAX.
 
-The rooms are `nestfold.manifolds`, `nestfold.hypergrad` and `nestfold.backends`; their public names are all here.
+The rooms are `nestfold.manifolds`, `nestfold.hypergrad` and `nestfold.backends`; here are all their public names.
 """
 
 from ._version import __version__ as __version__

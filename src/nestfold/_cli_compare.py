@@ -50,17 +50,13 @@ def chosen_backends(wanted: str | None) -> tuple[str, ...]:
     """The backends to compare: by default all that can compute here. `CommandError` for less than two."""
     if wanted is None:
         names = usable_backends()
-        missing = (
-            f"only {', '.join(names)} can compute here; pip install 'nestfold[torch,jax]' brings two more"
-        )
+        missing = f"only {', '.join(names)} can compute here; pip install 'nestfold[torch,jax]' brings two more"
     else:
         names = tuple(dict.fromkeys(name.strip() for name in wanted.split(",") if name.strip()))
         missing = f"--backends {wanted} names {len(names)}"
         unknown = [name for name in names if name not in BACKENDS]
         if unknown:
-            raise CommandError(
-                f"--backends: no backend is called {unknown[0]!r}; there are {', '.join(BACKENDS)}"
-            )
+            raise CommandError(f"--backends: no backend is called {unknown[0]!r}; there are {', '.join(BACKENDS)}")
         for name in names:
             usable_backend(name)
     if len(names) < 2:
@@ -106,10 +102,7 @@ def _difference(runs: list[dict[str, Any]], when: str, what: str) -> dict[str, A
     """
     found = {one["settings"]["backend"]: one[when]["arrays"][what] for one in runs}
     size = max(float(np.max(np.abs(a))) for a in found.values())
-    gaps = {
-        pair: float(np.max(np.abs(found[pair[0]] - found[pair[1]])))
-        for pair in itertools.combinations(found, 2)
-    }
+    gaps = {pair: float(np.max(np.abs(found[pair[0]] - found[pair[1]]))) for pair in itertools.combinations(found, 2)}
     pair = max(gaps, key=gaps.__getitem__)
     relative = gaps[pair] / size if size else 0.0
     return {
@@ -131,9 +124,7 @@ def _text(told: dict[str, Any], settings: Settings) -> str:
     for when, title in heads.items():
         gaps = [gap for gap in told["differences"] if gap["when"] == when]
         parts += [f"largest difference {title}", _gaps_table(gaps)]
-    return parts[0] + "".join(
-        f"\n\n{title}\n{rows}" for title, rows in zip(parts[1::2], parts[2::2], strict=True)
-    )
+    return parts[0] + "".join(f"\n\n{title}\n{rows}" for title, rows in zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _states_table(runs: list[dict[str, Any]], when: str, digits: int) -> str:

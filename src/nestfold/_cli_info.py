@@ -40,9 +40,7 @@ def describe(name: str) -> dict[str, Any]:
         backend = usable_backend(name)
         told |= {"usable": True, "devices": sorted(devices(backend)), "reason": None}
     except Exception as error:  # a broken framework may raise anything when it is imported
-        reason = (
-            str(error) if isinstance(error, BackendUnavailableError) else f"{type(error).__name__}: {error}"
-        )
+        reason = str(error) if isinstance(error, BackendUnavailableError) else f"{type(error).__name__}: {error}"
         told |= {"usable": False, "devices": [], "reason": " ".join(reason.split())}
     if name in sys.modules:
         told["version"] = getattr(sys.modules[name], "__version__", None)
@@ -53,11 +51,7 @@ def devices(backend: Backend) -> dict[str, Any]:
     """The devices of a backend that can compute here, by the names that `--device` takes."""
     framework = importlib.import_module(backend.name)
     if backend.name == "torch":
-        cuda = (
-            [f"cuda:{i}" for i in range(framework.cuda.device_count())]
-            if framework.cuda.is_available()
-            else []
-        )
+        cuda = [f"cuda:{i}" for i in range(framework.cuda.device_count())] if framework.cuda.is_available() else []
         names = ["cpu", *cuda, *(["mps"] if framework.backends.mps.is_available() else [])]
         return {name: framework.device(name) for name in names}
     if backend.name == "jax":
@@ -81,9 +75,7 @@ def _text(told: dict[str, Any]) -> str:
     rows = [("backend", "version", "usable", "devices")]
     for backend in told["backends"]:
         usable = "yes" if backend["usable"] else "no"
-        rows.append(
-            (backend["name"], backend["version"] or "-", usable, ", ".join(backend["devices"]) or "-")
-        )
+        rows.append((backend["name"], backend["version"] or "-", usable, ", ".join(backend["devices"]) or "-"))
     reasons = [f"  {b['name']}: {b['reason']}" for b in told["backends"] if not b["usable"]]
     parts = [first, "", "required", required, "", "backends", table(rows)]
     return "\n".join(parts + (["", "not usable here", *reasons] if reasons else []))

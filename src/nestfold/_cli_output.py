@@ -26,16 +26,12 @@ def check_writable(name: str, option: str) -> None:
     if path.is_dir():
         raise CommandError(f"{option} {name}: this is a folder; name a file")
     if not path.parent.is_dir():
-        raise CommandError(
-            f"{option} {name}: there is no folder {path.parent}; make it first, or name another file"
-        )
+        raise CommandError(f"{option} {name}: there is no folder {path.parent}; make it first, or name another file")
     try:
         _temporary(path).touch(exist_ok=True)
         _temporary(path).unlink()
     except OSError as error:
-        raise CommandError(
-            f"{option} {name}: cannot write there ({error.strerror}); name another file"
-        ) from error
+        raise CommandError(f"{option} {name}: cannot write there ({error.strerror}); name another file") from error
 
 
 def write_atomically(name: str, content: bytes) -> None:
@@ -79,9 +75,7 @@ def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
     """Rows of equal length as text: the first column flush left, the others flush right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-        )
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
     return "\n".join(indent + line.rstrip() for line in lines)

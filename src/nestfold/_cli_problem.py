@@ -23,7 +23,6 @@ from .hypergrad import (
     Implicit,
     Neumann,
     Result,
-    TrustRegion,
     Unrolled,
     run,
 )
@@ -36,9 +35,9 @@ PROBLEMS = ("synthetic",)
 DTYPES = ("float64", "float32")
 #: how the hypergradient is had; the solver tolerance 0 means: as exact as the dtype allows
 ESTIMATORS: dict[str, Callable[[int], RHGD]] = {
-    "cg": lambda steps: RHGD(solver=TrustRegion(tol=0.0), estimator=Implicit(CG())),
-    "neumann": lambda steps: RHGD(solver=TrustRegion(tol=0.0), estimator=Implicit(Neumann())),
-    "dense": lambda steps: RHGD(solver=TrustRegion(tol=0.0), estimator=Implicit(Dense())),
+    "cg": lambda steps: RHGD(estimator=Implicit(CG())),
+    "neumann": lambda steps: RHGD(estimator=Implicit(Neumann())),
+    "dense": lambda steps: RHGD(estimator=Implicit(Dense())),
     "unrolled": lambda steps: RHGD(solver=GradientDescent(), estimator=Unrolled(steps)),
 }
 
@@ -116,9 +115,7 @@ def experiment(settings: Settings, name: str, device: str | None = None) -> Iter
     with wide:
         chosen, there = _device(backend, device)
         like = backend.asarray(np.zeros((), dtype=settings.dtype), device=there)
-        data = synthetic(
-            like=like, d=settings.d, r=settings.r, n=settings.rows, nu=settings.nu, seed=settings.seed
-        )
+        data = synthetic(like=like, d=settings.d, r=settings.r, n=settings.rows, nu=settings.nu, seed=settings.seed)
         x, y = data.start(np.random.default_rng([settings.seed, 1]))
         yield Experiment(backend, chosen, settings, data, x, y)
 
@@ -132,9 +129,7 @@ def _device(backend: Backend, wanted: str | None) -> tuple[str, Any]:
     for name in (wanted.lower(), f"{wanted.lower()}:0"):
         if name in found:
             return name, found[name]
-    raise CommandError(
-        f"--device {wanted}: {backend.name} has no such device here; there is {', '.join(found)}"
-    )
+    raise CommandError(f"--device {wanted}: {backend.name} has no such device here; there is {', '.join(found)}")
 
 
 @dataclass

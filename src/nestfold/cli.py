@@ -67,9 +67,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--backend", choices=BACKENDS, default="numpy", help="default: numpy")
     parser.add_argument("--device", metavar="NAME", help="such as cpu or cuda:0; 'nestfold info' lists them")
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON; '-' is standard output")
-    parser.add_argument(
-        "--plot", metavar="FILE", help="draw the run (.png, .pdf or .svg); needs nestfold[cli]"
-    )
+    parser.add_argument("--plot", metavar="FILE", help="draw the run (.png, .pdf or .svg); needs nestfold[cli]")
     parser.add_argument("--quiet", action="store_true", help="print the summary only, show no progress bar")
     parser.set_defaults(function=lambda options: run(options, _settings(options)))
 
@@ -78,9 +76,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     text = "the same run on several backends, and how far apart they end"
     parser = commands.add_parser("compare", help=text, description=f"Tell {text}.")
     _add_problem(parser, steps=20)
-    parser.add_argument(
-        "--backends", metavar="NAMES", help="separated by commas; default: all that can compute here"
-    )
+    parser.add_argument("--backends", metavar="NAMES", help="separated by commas; default: all that can compute here")
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON; '-' is standard output")
     parser.add_argument("--quiet", action="store_true", help="print the tables only")
     parser.set_defaults(function=lambda options: compare(options, _settings(options)))
@@ -91,9 +87,7 @@ def _add_problem(parser: argparse.ArgumentParser, steps: int) -> None:
     count, positive = _whole(0), _whole(1)
     parser.add_argument("problem", metavar="PROBLEM", choices=PROBLEMS, help=", ".join(PROBLEMS))
     parser.add_argument("--dtype", choices=DTYPES, default="float64", help="default: float64")
-    parser.add_argument(
-        "--estimator", choices=tuple(ESTIMATORS), default="cg", help="how the hypergradient is had"
-    )
+    parser.add_argument("--estimator", choices=tuple(ESTIMATORS), default="cg", help="how the hypergradient is had")
     parser.add_argument(
         "--unrolled-steps",
         type=positive,
@@ -101,22 +95,12 @@ def _add_problem(parser: argparse.ArgumentParser, steps: int) -> None:
         metavar="N",
         help="for --estimator unrolled; default: 50",
     )
-    parser.add_argument(
-        "--steps", type=count, default=steps, metavar="N", help=f"outer steps; default: {steps}"
-    )
-    parser.add_argument(
-        "--seed", type=count, default=0, metavar="N", help="of the data and the start; default: 0"
-    )
-    parser.add_argument(
-        "--d", type=positive, default=50, metavar="N", help="size of the inner matrix; default: 50"
-    )
-    parser.add_argument(
-        "--r", type=positive, default=20, metavar="N", help="columns of the outer point; default: 20"
-    )
+    parser.add_argument("--steps", type=count, default=steps, metavar="N", help=f"outer steps; default: {steps}")
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of the data and the start; default: 0")
+    parser.add_argument("--d", type=positive, default=50, metavar="N", help="size of the inner matrix; default: 50")
+    parser.add_argument("--r", type=positive, default=20, metavar="N", help="columns of the outer point; default: 20")
     parser.add_argument("--n", type=positive, metavar="N", help="rows of the data, at least d; default: 2 d")
-    parser.add_argument(
-        "--nu", type=_positive_number, default=0.01, metavar="X", help="shift ν > 0; default: 0.01"
-    )
+    parser.add_argument("--nu", type=_positive_number, default=0.01, metavar="X", help="shift ν > 0; default: 0.01")
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -40,9 +40,7 @@ def assert_agree(
     """
     names = tuple(backends) if backends is not None else usable_backends()
     if len(names) < 2:
-        raise ValueError(
-            f"assert_agree compares at least two backends, and was given {', '.join(names) or 'none'}"
-        )
+        raise ValueError(f"assert_agree compares at least two backends, and was given {', '.join(names) or 'none'}")
     title = getattr(function, "__name__", repr(function))
     results = {name: _run(function, usable_backend(name), arrays) for name in names}
     pairs = itertools.combinations(results, 2)
@@ -72,8 +70,7 @@ class _Gap:
             [
                 f"{self.names[0]} and {self.names[1]} disagree at {self.where}",
                 *rows,
-                f"  difference {self.difference:.3g} ({ulp_distance(*self.values)} ulp), "
-                f"allowed {self.allowed:.3g}",
+                f"  difference {self.difference:.3g} ({ulp_distance(*self.values)} ulp), allowed {self.allowed:.3g}",
                 f"  {self.count} elements of this array are out of tolerance between these two",
             ]
         )
@@ -91,9 +88,7 @@ def _run(function: Callable[..., Any], backend: Backend, arrays: tuple[Any, ...]
     with double_precision(backend.name):
         result = function(*(tree_map(give, tree) for tree in arrays))
         paths, found, _ = optree.tree_flatten_with_path(result, namespace=NAMESPACE)
-        return {
-            "".join(f"[{key!r}]" for key in path): take(leaf) for path, leaf in zip(paths, found, strict=True)
-        }
+        return {"".join(f"[{key!r}]" for key in path): take(leaf) for path, leaf in zip(paths, found, strict=True)}
 
 
 def _gaps(
@@ -107,9 +102,7 @@ def _gaps(
     """The leaves on which two backends disagree; raises at once where structure, shape or dtype differ."""
     one, other = results[first], results[second]
     if one.keys() != other.keys():
-        raise AssertionError(
-            f"{title}: results of different structure: {first} {list(one)}, {second} {list(other)}"
-        )
+        raise AssertionError(f"{title}: results of different structure: {first} {list(one)}, {second} {list(other)}")
     gaps = []
     for path, a in one.items():
         b = other[path]
@@ -144,9 +137,7 @@ def _worst(
     )
 
 
-def _compare(
-    a: np.ndarray, b: np.ndarray, rtol: float | None, atol: float | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _compare(a: np.ndarray, b: np.ndarray, rtol: float | None, atol: float | None) -> tuple[np.ndarray, np.ndarray]:
     """|a - b| and how large it may be, at each element; what is not finite may not differ at all."""
     inexact = np.issubdtype(a.dtype, np.inexact)
     wide = np.result_type(a.dtype, np.float64)

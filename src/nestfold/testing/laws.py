@@ -43,9 +43,7 @@ def draw(manifold: Manifold, rng: Any, like: Array, batch: tuple[int, ...] = ())
 
     backend = backend_of(like)
     a, b = (tree_map(lambda p: backend.noise(rng, tuple(p.shape), like=p), x) for _ in range(2))
-    return Sample(
-        x, manifold.retract(x, tangent()), manifold.retract(x, tangent()), tangent(), tangent(), a, b
-    )
+    return Sample(x, manifold.retract(x, tangent()), manifold.retract(x, tangent()), tangent(), tangent(), a, b)
 
 
 def gap(manifold: Manifold, p: Any, q: Any) -> Array:
@@ -154,11 +152,7 @@ def broadcasting(m: Manifold, s: Sample) -> dict[str, Array]:
 def _operations(m: Manifold, s: Sample) -> list[Any]:
     methods = [m.project(s.x, s.a), m.sharp(s.x, s.a), m.connection(s.x, s.a, s.u), m.retract(s.x, s.u)]
     methods += [m.transport(s.x, s.y, s.u), m.scale(m.inner(s.x, s.u, s.v), s.v)]
-    return (
-        [*methods, m.exp(s.x, s.u), m.parallel_transport(s.x, s.y, s.u)]
-        if isinstance(m, Geodesic)
-        else methods
-    )
+    return [*methods, m.exp(s.x, s.u), m.parallel_transport(s.x, s.y, s.u)] if isinstance(m, Geodesic) else methods
 
 
 # -- laws of manifolds with geodesics -------------------------------------------------------------------
@@ -223,9 +217,7 @@ def coincidence(m: Geodesic, s: Sample) -> dict[str, Array]:
         "log of x itself": gap(m, m.log(s.x, s.x), zero),
         "gradient of dist² at x = y": gap(m, m.gradient(half, s.x), zero),
         "Hessian of dist² at x = y": gap(m, m.hessian(half, s.x, s.u), s.u),
-        "mixed derivative of dist² at x = y": gap(
-            m, backend.jvp(half_gradient, (s.x,), (s.u,))[1], m.scale(-1.0, s.u)
-        ),
+        "mixed derivative of dist² at x = y": gap(m, backend.jvp(half_gradient, (s.x,), (s.u,))[1], m.scale(-1.0, s.u)),
         "gradient of dist at x = y": 0.0 * m.pair(kinks, kinks),
         "gradient of exp at 0": gap(m, pulled, m.project(s.x, s.a)),
     }
@@ -289,9 +281,7 @@ def _check_types(manifold: Manifold) -> None:
     for base in type(manifold).__mro__[1:]:
         for name, member in vars(base).items():
             if getattr(member, "__final__", False) and not name.startswith("_"):
-                assert getattr(type(manifold), name) is member, (
-                    f"{type(manifold).__name__} overrides final {name}"
-                )
+                assert getattr(type(manifold), name) is member, f"{type(manifold).__name__} overrides final {name}"
 
 
 def _unsymmetric(manifold: Manifold) -> Cost:

@@ -1,0 +1,25 @@
+"""Settings that make no sense are refused where they are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def require_number(owner: Any, name: str, *, least: float | None = None, above: float | None = None) -> None:
+    """Raise unless the field `name` of `owner` is None or a number ≥ `least`, > `above`."""
+    value = getattr(owner, name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{type(owner).__name__}: {name} must be a number, not {value!r}")
+    if (least is not None and not value >= least) or (above is not None and not value > above):
+        bound = f"at least {least}" if above is None else f"more than {above}"
+        raise ValueError(f"{type(owner).__name__}: {name} must be {bound}, not {value!r}")
+
+
+def require_kind(owner: Any, name: str, *kinds: type) -> None:
+    """Raise `TypeError` unless the field `name` of `owner` is None or an instance of one of `kinds`."""
+    value = getattr(owner, name)
+    if value is not None and not isinstance(value, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{type(owner).__name__}: {name} must be a {wanted}, not {value!r}")
