@@ -57,9 +57,7 @@ class ArrayAPIBackend(Backend):
         """Always: these libraries compute at once."""
         return True
 
-    def asarray(
-        self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None
-    ) -> Array:
+    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
         """See the base class."""
         if like is not None:
             dtype = like.dtype if dtype is None else dtype
@@ -126,9 +124,7 @@ class ArrayAPIBackend(Backend):
 
         def push(*tangents: Tree) -> Tree:
             pushed = program.push(self._matched(tangents, ins, "tangent"))
-            return rebuild_out(
-                [self._zero(v) if t is None else t for t, v in zip(pushed, values, strict=True)]
-            )
+            return rebuild_out([self._zero(v) if t is None else t for t, v in zip(pushed, values, strict=True)])
 
         return rebuild_out(values), push
 
@@ -153,9 +149,7 @@ class ArrayAPIBackend(Backend):
     def _zero(self, like: Any) -> Any:
         return self.traced_namespace.zeros_like(like) if hasattr(like, "dtype") else like * 0
 
-    def jvp(
-        self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]
-    ) -> tuple[Tree, Tree]:
+    def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
         """See the base class: one run of the linear program."""
         value, push = self.linearize(f, *primals)
         return value, push(*tangents)
@@ -190,9 +184,7 @@ class ArrayAPIBackend(Backend):
     # -- control -----------------------------------------------------------------------------------
     def while_loop(self, cond: Any, body: Any, state: Tree, *, max_steps: int) -> Tree:
         """See the base class."""
-        with np.errstate(
-            over="ignore", invalid="ignore", divide="ignore"
-        ):  # loops look at what is not finite
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # loops look at what is not finite
             for _ in range(max_steps):
                 if not bool(cond(state)):
                     break

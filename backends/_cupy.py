@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import array_api_compat.cupy as xp
-import cupy
+import cupy  # pyright: ignore[reportMissingImports]
 
 from ._array_api import ArrayAPIBackend
 from ._base import Array, Tree
@@ -31,9 +31,7 @@ class CupyBackend(ArrayAPIBackend):
         """CuPy's arrays."""
         return isinstance(leaf, cupy.ndarray)
 
-    def asarray(
-        self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None
-    ) -> Array:
+    def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
         """See the base class."""
         if not cupy.cuda.is_available():
             raise BackendUnavailableError("cupy is installed but finds no GPU that it can use")

@@ -75,9 +75,7 @@ def value_and_grad(
     return evaluate
 
 
-def grad(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
-) -> Callable[..., Any]:
+def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
     """The function `(*args) -> gradient` of a real scalar f with respect to args[argnums]; nests to any
     order.
 
@@ -118,21 +116,15 @@ def jacobian(f: Callable[..., Array], argnums: int = 0) -> Callable[..., Array]:
         place = _place(backend, args, argnums)
         x = args[place]
         if not hasattr(x, "dtype"):
-            raise ShapeError(
-                "jacobian and hessian take single arrays; for trees use jvp, vjp, linearize or hvp"
-            )
+            raise ShapeError("jacobian and hessian take single arrays; for trees use jvp, vjp, linearize or hvp")
 
         def moving(flat: Array) -> Array:
             return f(*args[:place], namespace(flat).reshape(flat, x.shape), *args[place + 1 :])
 
         flat = namespace(x).reshape(x, (math.prod(x.shape),))
         value, push = backend.linearize(moving, flat)
-        if _is(backend.xp, x.dtype, "complex floating") and not _is(
-            backend.xp, value.dtype, "complex floating"
-        ):
-            raise DTypeError(
-                "a real function of a complex array has no complex Jacobian: use grad, vjp or jvp"
-            )
+        if _is(backend.xp, x.dtype, "complex floating") and not _is(backend.xp, value.dtype, "complex floating"):
+            raise DTypeError("a real function of a complex array has no complex Jacobian: use grad, vjp or jvp")
         shape = (*value.shape, *x.shape)
         if flat.shape[0] == 0:
             return namespace(value).zeros(shape, dtype=value.dtype, device=backend.device(value))
@@ -194,9 +186,7 @@ def _scalar(backend: Backend, value: Any) -> Array:
     if shape != ():
         raise ShapeError(f"the gradient of a function with value of shape {shape}; sum it, or use jacobian")
     if not _is(backend.xp, dtype, "real floating"):
-        raise DTypeError(
-            f"the gradient of a function with value of dtype {dtype}; it must be real floating point"
-        )
+        raise DTypeError(f"the gradient of a function with value of dtype {dtype}; it must be real floating point")
     return value
 
 

@@ -93,8 +93,8 @@ class Implicit(Estimator):
             return Neumann() if isinstance(level, FixedPoint) else Dense()
         if self.linear.needs_self_adjoint and not level.self_adjoint:
             raise TypeError(
-                f"{type(self.linear).__name__} needs a symmetric operator; the derivative of a {type(level).__name__} is "
-                "not known to be one: use Implicit(Neumann()) or Implicit(Dense())"
+                f"{type(self.linear).__name__} needs a symmetric operator; the derivative of a {type(level).__name__} "
+                "is not known to be one: use Implicit(Neumann()) or Implicit(Dense())"
             )
         return self.linear
 
@@ -117,7 +117,7 @@ class Unrolled(Estimator):
         """See `Estimator`. Raises `TypeError` for a solver without steps."""
         if not isinstance(solver, Unrollable):
             raise TypeError(
-                f"Unrolled differentiates through the steps of a solver; {type(solver).__name__} has none to differentiate: "
+                f"Unrolled differentiates through the steps of a solver; {type(solver).__name__} has none for that: "
                 "use GradientDescent() or Picard(), or the estimator Implicit()"
             )
         found = solver.unroll(backend, level, outer, init, space, self.steps)

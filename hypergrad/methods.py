@@ -66,10 +66,11 @@ class RHGD(Method):
 
     The lower level starts from the last answer, the adjoint solve from the last adjoint, carried along. `step_size` is
     a number, `Armijo()` or `BarzilaiBorwein()` (default); the searches compare values of the upper cost at lower
-    answers. `solver` is by default the one that suits the lower level. `tol`: done where ‖G‖ ≤ tol max(1, |value|), by default the root of the dtype's eps.
+    answers, and know how inexact those are. `solver` is by default the one that suits the lower level. `tol`: done
+    where ‖G‖ ≤ tol max(1, |value|), by default the root of the dtype's eps.
     """
 
-    step_size: StepRule = BarzilaiBorwein()
+    step_size: StepRule = field(default_factory=BarzilaiBorwein)
     solver: Solver | None = None
     estimator: Estimator = field(default_factory=Implicit)
     tol: float | None = None

@@ -315,15 +315,17 @@ def test_control_c(tmp_path):
         "nestfold",
         "run",
         "synthetic",
-        "--estimator",
-        "neumann",
+        "--d",
+        "90",
+        "--n",
+        "180",
         "--steps",
         "100000",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
     assert process.stderr is not None
     seen = b""
-    while b"1/100000" not in seen:  # one step is done
+    while b"value" not in seen:  # a step is done
         more = os.read(process.stderr.fileno(), 4096)
         assert more, seen
         seen += more

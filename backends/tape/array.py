@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .refusals import leaked, outside_caller, refuse
+from .structure import Getitem
 
 if TYPE_CHECKING:
     from .core import Tape
@@ -246,21 +247,6 @@ class TracedArray(Traced):
         self.value = value
         self._tape = tape
         self._index = index
-
-
-class Getitem:
-    """x ↦ x[key], as a function that only picks entries."""
-
-    __slots__ = ("is_view", "key")
-
-    def __init__(self, key: Any):
-        self.key = key
-        parts = key if isinstance(key, tuple) else (key,)
-        self.is_view = all(k is None or k is Ellipsis or isinstance(k, (int, slice)) for k in parts)
-
-    def __call__(self, x: Any) -> Any:
-        """x[key]."""
-        return x[self.key]
 
 
 def raw(value: Any) -> Any:

@@ -71,9 +71,7 @@ def prod(ns: Any, x: Any, *, axis: Any = None, dtype: Any = None, keepdims: bool
     return ns.reshape(y, tuple(1 if a in axes else n for a, n in enumerate(x.shape))) if keepdims else y
 
 
-def cumulative_prod(
-    ns: Any, x: Any, *, axis: Any = None, dtype: Any = None, include_initial: bool = False
-) -> Any:
+def cumulative_prod(ns: Any, x: Any, *, axis: Any = None, dtype: Any = None, include_initial: bool = False) -> Any:
     """Running products by doubling (Hillis & Steele 1986)."""
     axis = (0 if axis is None else axis) % x.ndim
     y, n, step = x, x.shape[axis], 1

@@ -116,9 +116,7 @@ class Primitive:
         out = self(*low, **static) if nested else self.raw(*low, **static)
         return self._record(top, args, low, out, static)
 
-    def _record(
-        self, top: Tape, args: Sequence[Any], low: list[Any], out: Any, static: dict[str, Any]
-    ) -> Any:
+    def _record(self, top: Tape, args: Sequence[Any], low: list[Any], out: Any, static: dict[str, Any]) -> Any:
         ns, parents, maps = top.ns, [], []
         for a, rule in zip(args, self.rules, strict=False):
             if isinstance(a, Traced) and a._tape is top:

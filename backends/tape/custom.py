@@ -97,8 +97,7 @@ def call_with_rule(function: Lists, pushforward: Lists, pullback: Lists, args: S
     parents = tuple(args[i]._index for i in places)
     joint = top.hidden(parents, Joint(push, pull))
     return [
-        top.record(o, (joint,), (Select(k, len(outs)),)) if top.backend.is_inexact(o) else o
-        for k, o in enumerate(outs)
+        top.record(o, (joint,), (Select(k, len(outs)),)) if top.backend.is_inexact(o) else o for k, o in enumerate(outs)
     ]
 
 

@@ -39,9 +39,7 @@ def _rule(inputs: tuple[str, ...], out: str, k: int) -> Callable[..., Any]:
             names, more = _spread(inputs, out, k)
             kinds = {"device": ns.device(c), "dtype": c.dtype}
             sizes = dict(zip(inputs[k], x.shape, strict=True))
-            extra = [
-                ns.ones((sizes[e],), **kinds) if len(e) == 1 else ns.eye(sizes[e[0]], **kinds) for e in more
-            ]
+            extra = [ns.ones((sizes[e],), **kinds) if len(e) == 1 else ns.eye(sizes[e[0]], **kinds) for e in more]
             rest = tuple(v for i, v in enumerate(inputs) if i != k)
             return ns.fit_dtype(_sum(ns, (out, *rest, *more), names, (c, *others, *extra)), x.dtype)
 

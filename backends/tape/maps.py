@@ -7,30 +7,26 @@ be traced on older tapes; all arithmetic therefore goes through operators and th
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
 class Map(Protocol):
-    """A linear map between spaces of arrays, with its adjoint: two functions, methods or attributes."""
+    """A linear map between spaces of arrays, with its adjoint."""
 
-    @property
-    def push(self) -> Callable[[Any], Any]:
+    def push(self, t: Any, /) -> Any:
         """The image of a tangent."""
-        ...
 
-    @property
-    def pull(self) -> Callable[[Any], Any]:
+    def pull(self, c: Any, /) -> Any:
         """The image of a cotangent under the adjoint."""
-        ...
 
 
+@dataclass(slots=True, eq=False)
 class Linear:
     """A map given by two functions."""
 
-    __slots__ = ("pull", "push")
-
-    def __init__(self, push: Callable[[Any], Any], pull: Callable[[Any], Any]):
-        self.push, self.pull = push, pull
+    push: Callable[[Any], Any]
+    pull: Callable[[Any], Any]
 
 
 class Identity:

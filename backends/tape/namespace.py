@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 from . import composed, composed_linalg, linalg, numpy_protocol, rules, structure
-from .array import Getitem, Traced, constants, raw
+from .array import Traced, constants, raw
 from .core import MultiPrimitive, Primitive
 from .refusals import no_rule
+from .structure import Getitem
 
 #: Parameters that may be given by position after the arrays; all are static.
 _STATIC = {

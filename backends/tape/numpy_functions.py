@@ -36,9 +36,7 @@ def _reduction(name: str) -> Callable[..., Any]:
 
 
 def _spread(name: str) -> Callable[..., Any]:
-    def spread(
-        ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, **k: Any
-    ) -> Any:
+    def spread(ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, **k: Any) -> Any:
         keepdims, ddof = bool(k.pop("keepdims", False)), k.pop("correction", ddof)
         _only(name, {"dtype": dtype, "out": out, **k})
         return getattr(ns, name)(x, axis=_tuple(axis), correction=ddof, keepdims=keepdims)
@@ -146,9 +144,7 @@ def diagonal(ns: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -
     return ns.linalg.diagonal(ns.moveaxis(x, (axis1, axis2), (-2, -1)), offset=offset)
 
 
-def trace(
-    ns: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None
-) -> Any:
+def trace(ns: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Any:
     """The sum of a diagonal."""
     return _reduction("sum")(ns, diagonal(ns, x, offset, axis1, axis2), axis=-1, dtype=dtype, out=out)
 
@@ -274,9 +270,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "vdot": lambda ns, a, b: ns.vecdot(ns.reshape(a, (-1,)), ns.reshape(b, (-1,))),
     "vstack": joined(0, 2),
 }
-OWN |= {
-    name: picked(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d", "fliplr", "flipud", "rot90")
-}
+OWN |= {name: picked(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d", "fliplr", "flipud", "rot90")}
 OWN |= {name: cut(name) for name in ("array_split", "dsplit", "hsplit", "split", "vsplit")}
 LINALG: dict[str, Callable[..., Any]] = {
     "eigh": _lower("eigh"),

@@ -40,9 +40,7 @@ def joined(axis: int, least: int) -> Callable[..., Any]:
 
 def column_stack(ns: Any, arrays: Any) -> Any:
     """Vectors as columns, and matrices, side by side."""
-    return ns.concat(
-        [a if len(a.shape) > 1 else ns.reshape(a, (-1, 1)) for a in arrays_of(ns, arrays)], axis=1
-    )
+    return ns.concat([a if len(a.shape) > 1 else ns.reshape(a, (-1, 1)) for a in arrays_of(ns, arrays)], axis=1)
 
 
 def picked(name: str) -> Callable[..., Any]:

@@ -1,9 +1,8 @@
-"""The derivative rules of the functions outside `linalg`: one line for each function.
+"""The derivative rules of elementwise functions, one line for each, and the list of those with derivative zero.
 
-A rule is a tuple with one entry per argument, `(ns, out, *args, **static) -> Map or None (zero)`; a last
-entry serves all arguments beyond it. Everything is written with operators and the traced namespace `ns`,
-hence differentiable itself. To add a function: one line here (or in `linalg.py`), one line of
-`tests/test_tape.py`.
+A rule is a tuple with one entry for each array argument, `(ns, out, *args, **static) -> Map or None (zero)`.
+Everything is written with operators and the traced namespace `ns`, hence differentiable itself. To add a
+function: one line here (or in `structure.py` or `linalg.py`), one line of `tests/test_tape.py`.
 """
 
 from __future__ import annotations
@@ -59,9 +58,7 @@ def _sign(ns: Any, y: Any, x: Any) -> Map | None:
         return None
     size = ns.abs(x)
     d = 1 / ns.where(size == 0, ns.ones_like(size), size)
-    return Linear(
-        lambda t: 1j * y * (ns.imag(ns.conj(y) * t) * d), lambda c: 1j * y * (ns.imag(ns.conj(y) * c) * d)
-    )
+    return Linear(lambda t: 1j * y * (ns.imag(ns.conj(y) * t) * d), lambda c: 1j * y * (ns.imag(ns.conj(y) * c) * d))
 
 
 def _real(ns: Any, y: Any, x: Any) -> Map:
@@ -149,5 +146,3 @@ CONSTANT = frozenset(
     "searchsorted shape shares_memory signbit size trunc unique_all unique_counts unique_inverse "
     "unique_values zeros_like".split()
 )
-
-__all__ = ["CONSTANT", "ELEMENTWISE"]

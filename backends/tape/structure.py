@@ -1,4 +1,4 @@
-"""The derivative rules of functions that move, add or multiply entries: shapes, reductions, indexing, products.
+"""The derivative rules of functions that move, add or multiply entries: shapes, sums, indexing, products.
 
 The form of a rule is that of `rules.py`.
 """
@@ -67,9 +67,7 @@ def _roll(ns: Any, y: Any, x: Any, *, shift: Any, axis: Any = None) -> tuple:
     return (lambda t: ns.roll(t, shift=shift, axis=axis)), (lambda c: ns.roll(c, shift=back, axis=axis))
 
 
-def _cumulative_sum(
-    ns: Any, y: Any, x: Any, *, axis: Any = None, include_initial: bool = False, **_: Any
-) -> tuple:
+def _cumulative_sum(ns: Any, y: Any, x: Any, *, axis: Any = None, include_initial: bool = False, **_: Any) -> tuple:
     axis = 0 if axis is None else axis
 
     def pull(c: Any) -> Any:
@@ -82,6 +80,21 @@ def _cumulative_sum(
         return ns.fit_dtype(ns.cumulative_sum(t, axis=axis, include_initial=include_initial), y.dtype)
 
     return push, pull
+
+
+class Getitem:
+    """x ↦ x[key], as a function that only picks entries."""
+
+    __slots__ = ("is_view", "key")
+
+    def __init__(self, key: Any):
+        self.key = key
+        parts = key if isinstance(key, tuple) else (key,)
+        self.is_view = all(k is None or k is Ellipsis or isinstance(k, (int, slice)) for k in parts)
+
+    def __call__(self, x: Any) -> Any:
+        """x[key]."""
+        return x[self.key]
 
 
 def _gather(ns: Any, y: Any, x: Any, *, pick: Callable[[Any], Any]) -> tuple:
@@ -152,9 +165,7 @@ def _matmul_right(ns: Any, y: Any, a: Any, b: Any) -> Map:
     def pull(c: Any) -> Any:
         if len(a.shape) == 1:
             wide = len(b.shape) > 1
-            return (
-                (ns.expand_dims(ns.conj(a), axis=-1) * ns.expand_dims(c, axis=-2)) if wide else c * ns.conj(a)
-            )
+            return (ns.expand_dims(ns.conj(a), axis=-1) * ns.expand_dims(c, axis=-2)) if wide else c * ns.conj(a)
         if len(b.shape) == 1:
             return (ns.adjoint(a) @ ns.expand_dims(c, axis=-1))[..., 0]
         return ns.adjoint(a) @ c

@@ -37,7 +37,8 @@ def require_argmin(solver: Solver, level: Level) -> Argmin:
     """The level, if it is a minimisation. Raises `TypeError` otherwise."""
     if not isinstance(level, Argmin):
         raise TypeError(
-            f"{type(solver).__name__} minimises a cost; a {type(level).__name__} needs Picard(), Newton() or External(...)"
+            f"{type(solver).__name__} minimises a cost; a {type(level).__name__} needs Picard(), Newton() or "
+            "External(...)"
         )
     return level
 

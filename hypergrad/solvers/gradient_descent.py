@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...backends import Backend
@@ -22,10 +22,11 @@ class GradientDescent(Unrollable):
     """y ← R_y(-t grad), t a fixed `step`, or by `Armijo()` or `BarzilaiBorwein()` (default).
 
     Converged where ‖grad‖ ≤ tol · max(1, |cost|), the |cost| capped by that and ‖grad‖ at the start; `tol=None` is
-    eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. A run that meets a non-finite value stops at the last finite point.
+    eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. A run that meets a non-finite value stops at the
+    last finite point.
     """
 
-    step: StepRule = BarzilaiBorwein()
+    step: StepRule = field(default_factory=BarzilaiBorwein)
     tol: float | None = None
     max_steps: int = 5000
 

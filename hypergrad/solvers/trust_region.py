@@ -22,9 +22,10 @@ class TrustRegion(Solver):
     """Steihaug-CG on the exact Riemannian Hessian, in the metric; quadratic convergence.
 
     Converged where ‖grad‖ ≤ tol · max(1, |cost|), the |cost| capped by that and ‖grad‖ at the start; `tol=None` is
-    eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. `radius` is the first trust radius in the metric, by default half the root of the dimension. The
-    ratio of actual to predicted decrease is regularised by 10³ eps |cost|, so that rounding does not reject the
-    last steps. Absil, Baker & Gallivan 2007; regularisation as in Conn, Gould & Toint 2000, §17.4.2.
+    eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. `radius` is the first trust radius in the metric, by
+    default half the root of the dimension. The ratio of actual to predicted decrease is regularised by 10³ eps |cost|,
+    so that rounding does not reject the last steps. Absil, Baker & Gallivan 2007; regularisation as in Conn, Gould &
+    Toint 2000, §17.4.2.
     """
 
     tol: float | None = None
