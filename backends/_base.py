@@ -210,6 +210,14 @@ class Backend(ABC):
     def repeat(self, body: Callable[[Tree], Tree], state: Tree, *, steps: int) -> Tree:
         """Apply `body` to `state` exactly `steps` times; differentiable both ways."""
 
+    @abstractmethod
+    def call_external(self, function: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
+        """`function(*args)`, any code at all, as arrays with the structure, dtypes and devices of `like`.
+
+        `function` sees plain arrays, cut off from any differentiation and never traced (NumPy's under `jax.jit`).
+        It answers in the structure and shapes of `like` with arrays of any kind: a constant of every derivative.
+        """
+
     def jit(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
         """`f`, compiled where the framework compiles."""
         return f

@@ -9,6 +9,7 @@ import array_api_compat
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from . import _jax_solve
 from ._base import Array, Backend, MakeOperator, Tree
@@ -237,9 +238,9 @@ def make() -> Backend:
 
 
 def _concrete(leaf: Any) -> bool:
-    if not isinstance(leaf, jax.core.Tracer):
+    if not isinstance(leaf, Tracer):
         return True
-    return not isinstance(jax.lax.stop_gradient(leaf), jax.core.Tracer)
+    return not isinstance(jax.lax.stop_gradient(leaf), Tracer)
 
 
 def _narrowed(dtype: Any) -> Any:
@@ -308,5 +309,6 @@ def _strong(leaf: Any) -> Array:
 
 def _no_transformation() -> bool:
     """Whether no transformation is under way, so that nothing can be traced. False where JAX does not say."""
-    clean = getattr(jax._src.core, "trace_state_clean", None)
+    core = jax._src.core  # pyright: ignore[reportAttributeAccessIssue]  private: not exported to type checkers
+    clean = getattr(core, "trace_state_clean", None)
     return clean is not None and clean()

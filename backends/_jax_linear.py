@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import eval_jaxpr
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
@@ -55,7 +56,7 @@ def _bind(push: Callable, pull: Callable, residuals: list[Any], given: list[Any]
         """The program as a closed one of `constants, residuals, vector`."""
 
         def run(*args: Any) -> list[Any]:
-            return jax.core.eval_jaxpr(program.jaxpr, args[first:last], *args[len(constants) :])
+            return eval_jaxpr(program.jaxpr, args[first:last], *args[len(constants) :])
 
         return run
 
@@ -100,14 +101,14 @@ def _transpose(cotangents: list[Any], *args: Any, push: Any, pull: Any, residual
 
 def _batch(args: tuple, axes: tuple, *, push: Any, pull: Any, residuals: int) -> tuple[list[Any], list[int]]:
     size = next(a.shape[d] for a, d in zip(args, axes, strict=True) if d is not None)
-    args = [
+    batched = [
         jnp.broadcast_to(a, (size, *jnp.shape(a))) if d is None else jnp.moveaxis(a, d, 0)
         for a, d in zip(args, axes, strict=True)
     ]
-    forward = jax.make_jaxpr(jax.vmap(core.jaxpr_as_fun(push)))(*args)
+    forward = jax.make_jaxpr(jax.vmap(core.jaxpr_as_fun(push)))(*batched)
     shapes = [jax.ShapeDtypeStruct((size, *a.shape), a.dtype) for a in push.out_avals]
-    backward = jax.make_jaxpr(jax.vmap(core.jaxpr_as_fun(pull)))(*args[:residuals], *shapes)
-    out = _linear.bind(*args, push=forward, pull=backward, residuals=residuals)
+    backward = jax.make_jaxpr(jax.vmap(core.jaxpr_as_fun(pull)))(*batched[:residuals], *shapes)
+    out = _linear.bind(*batched, push=forward, pull=backward, residuals=residuals)
     return out, [0] * len(out)
 
 

@@ -13,6 +13,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from . import _torch_graph, _torch_hoist, _torch_rule
 from ._base import Array, Backend, Tree
+from ._torch_graph import functorch
 from ._trees import leaves, tree_map
 
 
@@ -159,14 +160,14 @@ def _outside_transformations() -> AbstractContextManager:
 def _plain(leaf: Any) -> Any:
     """`leaf` detached, and out of the wrappers of `torch.func.grad` and `jvp`."""
     leaf = _detach(leaf)
-    while isinstance(leaf, torch.Tensor) and torch._C._functorch.is_gradtrackingtensor(leaf):
-        leaf = torch._C._functorch.get_unwrapped(leaf)
+    while isinstance(leaf, torch.Tensor) and functorch.is_gradtrackingtensor(leaf):
+        leaf = functorch.get_unwrapped(leaf)
     return leaf
 
 
 def _has_values(tensor: torch.Tensor) -> bool:
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        if torch._C._functorch.is_batchedtensor(tensor):
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
             return False
-        tensor = torch._C._functorch.get_unwrapped(tensor)
+        tensor = functorch.get_unwrapped(tensor)
     return not tensor.is_meta

@@ -20,6 +20,8 @@ from ._trees import flatten, leaves
 Tree = Any
 Vjp = tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]
 functorch_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+#: what `torch.func` is made of: the one place where it is taken from PyTorch
+functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  PyTorch's stubs leave it out
 
 
 def differentiable(leaf: Any) -> bool:
@@ -143,7 +145,7 @@ def linearize(f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..
     with _recording():
         probes = [torch.zeros_like(output, requires_grad=True) for output in recorded.outputs]
         pulled = recorded.transpose(probes, create_graph=True)
-    live = [i for i, w in enumerate(pulled) if w is not None and w.requires_grad]
+    live = {i: w for i, w in enumerate(pulled) if w is not None and w.requires_grad}
 
     def push(*tangents: Tree) -> Tree:
         pairs = zip(recorded.primals, tangents, strict=True)
@@ -157,7 +159,7 @@ def linearize(f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..
         if live:
             chosen = [given[i] for i in live]
             answers = torch.autograd.grad(
-                [pulled[i] for i in live],
+                list(live.values()),
                 probes,
                 chosen,
                 retain_graph=True,
@@ -192,7 +194,8 @@ def _functorch_vjp(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Vjp:
 
     if not moving:
         return f(*primals), lambda cotangent: tuple(rebuild([_or_zero(None, x) for x in own]) for own, rebuild in flat)
-    outputs, pull_tensors, others = torch.func.vjp(on_tensors, *(found[i] for i in moving), has_aux=True)
+    run: Any = torch.func.vjp(on_tensors, *(found[i] for i in moving), has_aux=True)
+    outputs, pull_tensors, others = run
     first, second = iter(outputs), iter(others)
     y_leaves = [
         next(first) if kind else (next(second) if constant is None else constant)

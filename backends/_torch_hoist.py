@@ -9,11 +9,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ._errors import NoDerivativeError
-from ._torch_graph import differentiable, functorch_active, leaf_variables
+from ._torch_graph import differentiable, functorch, functorch_active, leaf_variables
 from ._trees import leaves, tree_map
 
 Tree = Any
-_functorch = torch._C._functorch
 
 
 def hoist(f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[torch.Tensor, ...]]:
@@ -63,10 +62,11 @@ class _Swap(TorchFunctionMode):
         self.inside = {id(tensor): tensor for tensor in own}
         self.functorch = functorch_active()
         if self.functorch:
-            self.level = _functorch.maybe_current_level()
+            self.level = functorch.maybe_current_level()
         else:
             with torch.enable_grad():
-                self.first = torch.zeros((), requires_grad=True).view(()).grad_fn._sequence_nr()
+                node: Any = torch.zeros((), requires_grad=True).view(()).grad_fn
+            self.first = node._sequence_nr()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Outputs and inputs of a derivative must stay what its graph is made of: nothing new is met there.
@@ -103,8 +103,8 @@ class _Swap(TorchFunctionMode):
         if id(tensor) in self.inside or not torch.is_grad_enabled() or not differentiable(tensor):
             return False
         if self.functorch:
-            if _functorch.is_functorch_wrapped_tensor(tensor):
-                return _functorch.maybe_get_level(tensor) <= self.level
+            if functorch.is_functorch_wrapped_tensor(tensor):
+                return functorch.maybe_get_level(tensor) <= self.level
             return tensor.requires_grad
         if not tensor.requires_grad:
             return False

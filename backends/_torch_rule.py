@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ._errors import NoDerivativeError
-from ._torch_graph import cut, differentiable, functorch_active
+from ._torch_graph import cut, differentiable, functorch, functorch_active
 from ._trees import flatten, leaves, tree_map
 
 Tree = Any
@@ -168,5 +168,5 @@ def custom_derivative(function: Callable, pushforward: Callable, pullback: Calla
 
 def _forward_levels() -> int:
     """How many `torch.func.jvp` are under way."""
-    stack = torch._C._functorch.get_interpreter_stack() or ()
-    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
+    stack = functorch.get_interpreter_stack() or ()
+    return sum(level.key() == functorch.TransformType.Jvp for level in stack)

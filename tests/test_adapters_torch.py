@@ -26,6 +26,10 @@ def close(found, expected, tolerance=1e-12):
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * max(1, abs(expected).max()))
 
 
+def reverse_only(primals, out, tangents):
+    raise AssertionError("a pushforward was called in reverse mode")
+
+
 def gradient(f):
     def gradient_of_f(x):
         y, pull = TORCH.vjp(f, x)
@@ -125,7 +129,7 @@ def test_what_a_rule_saved_is_freed():
     token = Token()
     alive = weakref.ref(token)
     double = TORCH.custom_derivative(
-        lambda x: 2 * x, None, lambda primals, out, cotangent, needs, token=token: (2 * cotangent,)
+        lambda x: 2 * x, reverse_only, lambda primals, out, cotangent, needs, token=token: (2 * cotangent,)
     )
     y = double(torch.ones(2, requires_grad=True))
     del token, double
@@ -184,7 +188,7 @@ def test_hoist_sees_modules_nested_levels_and_linear_maps():
 
     def nested(y):
         g, captured = TORCH.hoist(lambda z: (z * y * module.bias).sum(), y)
-        return TORCH.custom_derivative(g, None, lambda p, out, c, needs: TORCH.vjp(g, *p)[1](c))(captured, y)
+        return TORCH.custom_derivative(g, reverse_only, lambda p, out, c, needs: TORCH.vjp(g, *p)[1](c))(captured, y)
 
     g, captured = TORCH.hoist(nested, y)
     assert [id(c) for c in captured] == [id(module.bias)]

@@ -276,8 +276,14 @@ def test_strict(code):
     check(get_backend("array_api_strict"), code, False)
 
 
+#: what JAX refuses (negative axes of a permutation, old names of bounds) or gets wrong (d sign z = 0, complex)
+NOT_JAX = """
+xp.permute_dims(h,(-1,0,1))  np.clip(a,a_min=0,a_max=None)  xp.sign(a)*p
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("code", codes(BOTH, REAL, NUMPY, NUMPY_REAL))
+@pytest.mark.parametrize("code", sorted(set(codes(BOTH, REAL, NUMPY, NUMPY_REAL)) - set(codes(NOT_JAX))))
 def test_against_jax(code):
     with enable_x64(True):
         compare_with_jax(code, False)
