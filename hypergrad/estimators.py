@@ -117,7 +117,7 @@ class Unrolled(Estimator):
         """See `Estimator`. Raises `TypeError` for a solver without steps."""
         if not isinstance(solver, Unrollable):
             raise TypeError(
-                f"Unrolled differentiates through the steps of a solver; {type(solver).__name__} has none for that: "
+                f"Unrolled goes back through the steps of a solver; {type(solver).__name__} has none to differentiate: "
                 "use GradientDescent() or Picard(), or the estimator Implicit()"
             )
         found = solver.unroll(backend, level, outer, init, space, self.steps)

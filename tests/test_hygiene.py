@@ -137,6 +137,10 @@ print(json.dumps([key for key in before if before[key] != after[key]]))
     assert changed == []
 
 
+#: The one exception, undone at the end of a test or of a command: see its docstring for the reason.
+SWITCHES_JAX_TO_64_BITS = "src/nestfold/testing/_usable.py"
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=relative)
 def test_no_source_touches_global_state(path):
     switches = {"set_default_dtype", "set_default_device", "set_default_tensor_type", "set_num_threads"}
@@ -148,7 +152,8 @@ def test_no_source_touches_global_state(path):
             ["default_rng"],
             ["Generator"],
         )
-        if legacy or parts[-1] in switches or parts[-2:] == ["config", "update"] or parts[0] == "random":
+        configures = parts[-2:] == ["config", "update"] and relative(path) != SWITCHES_JAX_TO_64_BITS
+        if legacy or parts[-1] in switches or configures or parts[0] == "random":
             found.append(f"{relative(path)}:{line} {name}")
     assert not found
 

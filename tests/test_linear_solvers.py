@@ -325,3 +325,16 @@ def test_series_and_direct_solve_without_symmetry(backend, rng):
         warnings.simplefilter("error")
         found = solved(nf.Neumann(200), matrix, b, symmetric=False)
     np.testing.assert_allclose(found.value, np.linalg.solve(matrix, b), rtol=1e-11)
+
+
+def test_the_estimated_step_where_the_krylov_space_ends(backend, like64):
+    """A Hessian that is a multiple of I, or a right-hand side that is an eigenvector: one Lanczos step says all."""
+    start = backend.asarray(np.zeros(3), like=like64)
+
+    def answer(x):
+        level = nf.Argmin(lambda x, y: nf.namespace(x, y).sum((y - x) ** 2), nf.Euclidean(3))
+        found = nf.solve(level, x, init=start, estimator=nf.Implicit(nf.Neumann()))
+        return nf.namespace(found.value).sum(found.value)
+
+    x = backend.asarray(np.ones(3), like=like64)
+    np.testing.assert_allclose(backend.to_numpy(nf.grad(answer)(x)), np.ones(3), rtol=1e-12)

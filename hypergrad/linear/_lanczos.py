@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._space import epsilon
 from ._base import System
 
 Array = Any
@@ -18,6 +19,7 @@ def extreme_eigenvalues(system: System, start: Tree, steps: int) -> tuple[Array,
     space, xp = system.space, system.space.backend.xp
     z = system.raise_(start)
     norm = xp.sqrt(space.dot(start, z))
+    ended = norm == 0
     w, v = (space.scale(space.ratio(xp.ones_like(norm), norm), a) for a in (start, z))
     diagonal, off, before, beta = [], [], space.zeros(start), xp.zeros_like(norm)
     for _ in range(steps):
@@ -25,7 +27,11 @@ def extreme_eigenvalues(system: System, start: Tree, steps: int) -> tuple[Array,
         alpha = space.dot(image, v)
         image = space.axpy(-alpha, w, space.axpy(-beta, before, image))
         raised = system.raise_(image)
+        # where the Krylov space is exhausted v is zero from here on, and the first value is repeated
+        alpha = xp.where(ended, diagonal[0] if diagonal else alpha, alpha)
         beta = xp.sqrt(xp.abs(space.dot(image, raised)))
+        ended = xp.logical_or(ended, beta <= 100 * epsilon(beta) * xp.abs(diagonal[0] if diagonal else alpha))
+        beta = xp.where(ended, xp.zeros_like(beta), beta)
         diagonal.append(alpha)
         off.append(beta)
         inverse = space.ratio(xp.ones_like(beta), beta)

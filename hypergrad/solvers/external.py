@@ -23,7 +23,8 @@ class External(Solver):
 
     Its answer is checked: the structure and shape of `init`, and the level's residual there, which counts as converged
     up to tol · max(1, |y|); `tol=None` is the root of the dtype's eps. The derivative of an implicit estimator is that
-    of the level's exact answer near y, so an inexact y costs accuracy in proportion.
+    of the level's exact answer near y, so an inexact y costs accuracy in proportion. Under `jax.jit` it is called back
+    from another thread: switch 64 bits on with `jax.config`, the context manager `jax.enable_x64` does not reach it.
     """
 
     function: Callable[..., Tree]

@@ -43,14 +43,17 @@ def _usable(name: str) -> bool:
 def double_precision(name: str) -> Iterator[None]:
     """Within it, float64 arrays stay float64 on the backend called `name`.
 
-    Only JAX needs it, which cuts to 32 bits unless told otherwise. The flag is set for the block and this
-    thread, and never in `jax.config`.
+    Only JAX needs it, which cuts to 32 bits unless told otherwise. Its flag is set for the block, in `jax.config`:
+    the context manager `jax.enable_x64` holds for one thread, and XLA runs callbacks (`External` under `jax.jit`) on
+    another, where float64 values would be cut now and then.
     """
     if name != "jax":
         yield
         return
     jax = importlib.import_module("jax")
-    # JAX < 0.8 has the context manager in jax.experimental only, newer ones in jax only
-    home = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
-    with home.enable_x64(True):
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
         yield
+    finally:
+        jax.config.update("jax_enable_x64", before)

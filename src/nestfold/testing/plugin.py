@@ -13,7 +13,7 @@ Then a test that takes `backend` runs once on each backend, and `pytest --backen
 
 The choice is among numpy, array_api_strict, torch, jax and cupy; without the option, all that are installed
 and need no GPU. A backend that was asked for and cannot compute here gives a skip that says why. On JAX the
-test runs within `jax.enable_x64(True)`, so that float64 means float64 everywhere.
+test runs with `jax_enable_x64` switched on, so that float64 means float64 everywhere.
 """
 
 from __future__ import annotations
