@@ -11,7 +11,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ._base import Array, Backend, Tree
+from ._base import Array, Tree
+from ._eager import EagerBackend
 from ._errors import NoDerivativeError, ShapeError
 from ._trees import flatten, leaves, tree_map
 from .tape import (
@@ -27,7 +28,7 @@ from .tape import (
 )
 
 
-class ArrayAPIBackend(Backend):
+class ArrayAPIBackend(EagerBackend):
     """A namespace and the tape; NumPy, CuPy and array_api_strict differ by a few lines each."""
 
     #: what a traced array of this library is made as
@@ -182,21 +183,6 @@ class ArrayAPIBackend(Backend):
         return ns.stack([apply(ns.broadcast_to(eye[i, ...], like.shape)) for i in range(n)], axis=-1)
 
     # -- control -----------------------------------------------------------------------------------
-    def while_loop(self, cond: Any, body: Any, state: Tree, *, max_steps: int) -> Tree:
-        """See the base class."""
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # loops look at what is not finite
-            for _ in range(max_steps):
-                if not bool(cond(state)):
-                    break
-                state = body(state)
-        return state
-
-    def repeat(self, body: Callable[[Tree], Tree], state: Tree, *, steps: int) -> Tree:
-        """See the base class."""
-        for _ in range(steps):
-            state = body(state)
-        return state
-
     def call_external(self, function: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
         """A black box on plain arrays; its answer, arrays of any kind, is given the kind and dtype of `like`."""
         return tree_map(lambda leaf, value: self.asarray(value, like=leaf), like, function(*self.stop_gradient(args)))

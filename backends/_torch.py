@@ -13,11 +13,12 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from . import _torch_graph, _torch_hoist, _torch_rule
 from ._base import Array, Backend, Tree
+from ._eager import EagerBackend
 from ._torch_graph import functorch
 from ._trees import leaves, tree_map
 
 
-class TorchBackend(Backend):
+class TorchBackend(EagerBackend):
     """PyTorch."""
 
     name = "torch"
@@ -116,22 +117,6 @@ class TorchBackend(Backend):
         return _torch_hoist.hoist(f, *args)
 
     # -- control ------------------------------------------------------------------------------------
-    def while_loop(
-        self, cond: Callable[[Tree], Array], body: Callable[[Tree], Tree], state: Tree, *, max_steps: int
-    ) -> Tree:
-        """A loop of Python."""
-        for _ in range(max_steps):
-            if not bool(cond(state)):
-                break
-            state = body(state)
-        return state
-
-    def repeat(self, body: Callable[[Tree], Tree], state: Tree, *, steps: int) -> Tree:
-        """A loop of Python."""
-        for _ in range(steps):
-            state = body(state)
-        return state
-
     def call_external(self, function: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
         """`function(*args)`, a black box on detached tensors, as tensors like `like`; its derivative is zero.
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from ..backends import Backend, namespace
 from ..backends._trees import tree_map
+from ._checks import check_cost
 from ._space import Space
 from .estimators import Estimator, Implicit
-from .level import check_cost
 from .nested import Bilevel
 from .solution import Solution, warn_unless_converged
 from .solve import one_backend, prepare

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..backends import Backend, namespace
+from ._checks import check_cost
 from ._settings import require_kind, require_number
 from ._space import Space, epsilon
 from .estimators import Estimator, Implicit
 from .hypergradient import Hypergradient, plain_hypergradient
-from .level import check_cost
 from .nested import Bilevel
 from .solution import is_finite
 from .solve import default_solver

@@ -91,7 +91,7 @@ class Manifold(ABC):
     @final
     def pair(self, w: Point, u: Point) -> Array:
         """w·u, the real ambient dot of a covector and a tangent vector, shape `(...)`."""
-        pairs = zip(leaves(w), leaves(u), self._ndims, strict=True)
+        pairs = zip(leaves(w), leaves(u), self.ndims, strict=True)
         products = [dot(a, b, ndim) for a, b, ndim in pairs]
         return total(products, self, "w·u")
 
@@ -100,7 +100,7 @@ class Manifold(ABC):
         """T times `u`, for a number or an array `t` of batch shape."""
         if not getattr(t, "shape", ()):
             return tree_map(lambda a: t * a, u)
-        ndims = iter(self._ndims)
+        ndims = iter(self.ndims)
         return tree_map(lambda a: t[(..., *(None,) * next(ndims))] * a, u)
 
     @final
@@ -176,7 +176,7 @@ class Manifold(ABC):
         check_point(self, x, name)
 
     @cached_property
-    def _ndims(self) -> tuple[int, ...]:
+    def ndims(self) -> tuple[int, ...]:
         """The number of a point's own axes, for each leaf."""
         return tuple(len(shape) for shape in leaf_shapes(self.shape))
 
