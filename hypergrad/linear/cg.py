@@ -58,19 +58,24 @@ class CG(LinearSolver):
             return space.any(state[4] > limit)
 
         def step(state: Any) -> Any:
-            v, r, p, k, rho, definite = state
+            v, r, p, k, rho, least = state
             q = apply(p)
-            curvature = space.dot(p, q)
-            alpha = space.ratio(rho, curvature)
-            definite = xp.logical_and(definite, xp.logical_or(curvature > 0, rho <= limit))
+            alpha = space.ratio(rho, space.dot(p, q))
             if space.ndim:
                 alpha = xp.where(rho > limit, alpha, xp.zeros_like(alpha))
             v, r = space.axpy(alpha, p, v), space.axpy(-alpha, q, r)
             z = raise_(r)
             new = space.dot(r, z)
             p = space.axpy(space.ratio(new, rho), p, z)
-            return v, r, p, k + (1 if not space.ndim else xp.astype(rho > limit, k.dtype)), new, definite
+            return (
+                v,
+                r,
+                p,
+                k + (1 if not space.ndim else xp.astype(rho > limit, k.dtype)),
+                new,
+                xp.minimum(least, alpha),
+            )
 
-        state = (start, r, z, space.counts(rho), rho, space.flags(True, rho))
-        v, _, _, k, rho, definite = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
-        return Solution(v, xp.sqrt(xp.abs(rho)), k, xp.logical_and(definite, rho <= limit))
+        state = (start, r, z, space.counts(rho), rho, xp.zeros_like(rho))
+        v, _, _, k, rho, least = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
+        return Solution(v, xp.sqrt(xp.abs(rho)), k, xp.logical_and(least >= 0, rho <= limit))
