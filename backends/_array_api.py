@@ -22,9 +22,11 @@ from .tape import (
     TracedArray,
     TracedNamespace,
     custom_derivative,
+    fold,
     hoist,
     raw,
     substituted,
+    symmetric_products,
 )
 
 
@@ -154,6 +156,23 @@ class ArrayAPIBackend(EagerBackend):
         """See the base class: one run of the linear program."""
         value, push = self.linearize(f, *primals)
         return value, push(*tangents)
+
+    def symmetric_products(self, linear: Callable[[Array], Array], like: Array) -> Callable[[Array], Array] | None:
+        """See the base class. What was folded is checked against `linear` on one matrix before it is trusted."""
+        if isinstance(like, Traced) or like.ndim != 2 or self.traced_namespace.is_complex(like):
+            return None
+        xp, eps = self.xp, float(self.xp.finfo(like.dtype).eps)
+        _, _, _, program, _ = self._trace(linear, (xp.zeros_like(like),))
+        terms = fold(program) if len(program.outputs) == 1 else None
+        apply = None if terms is None else symmetric_products(xp, terms, like, eps)
+        if apply is None:
+            return None
+        ramp = xp.arange(like.shape[-1], dtype=like.dtype, device=self.device(like))
+        probe = xp.cos(ramp[:, None] + ramp[None, :])
+        expected = linear(probe)
+        expected = 0.5 * (expected + expected.mT)
+        error, size = xp.max(xp.abs(apply(probe) - expected)), xp.max(xp.abs(expected))
+        return apply if bool(error <= eps**0.5 * size) else None
 
     def stop_gradient(self, tree: Tree) -> Tree:
         """See the base class."""

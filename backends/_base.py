@@ -110,6 +110,13 @@ class Backend(ABC):
         `NoDerivativeError(why)`, here or where it is asked for; never a silent zero.
         """
 
+    def forbid_captured(self, f: Callable[[], Tree], why: str) -> None:
+        """Raise `NoDerivativeError(why)` if `f` closes over arrays that are being differentiated.
+
+        `f` may be called once. PyTorch has nothing to do: results without a graph refuse to be differentiated.
+        """
+        self.forbid_gradient(f(), why)
+
     def constants(self) -> AbstractContextManager[Any]:
         """A context in which nothing is differentiated from outside: no graph is kept of what runs in it.
 
@@ -195,6 +202,14 @@ class Backend(ABC):
         eye = xp.eye(n, dtype=like.dtype, device=self.device(like))
         columns = [apply(xp.broadcast_to(eye[i, ...], like.shape)) for i in range(n)]
         return xp.stack(columns, axis=-1)
+
+    def symmetric_products(self, linear: Callable[[Array], Array], like: Array) -> Callable[[Array], Array] | None:
+        """t ↦ sym(linear(t)) for symmetric matrices t shaped like `like`, folded to as few products as it takes.
+
+        None where that cannot be had: `linear` is no sum of matrix products, or the framework keeps no record
+        of it to read.
+        """
+        return None
 
     # -- control ------------------------------------------------------------------------------------
     @abstractmethod

@@ -113,6 +113,11 @@ class JaxBackend(Backend):
 
         return constant(tree)
 
+    def forbid_captured(self, f: Callable[[], Tree], why: str) -> None:
+        """See the base class; where no transformation is under way nothing can be captured."""
+        if not _no_transformation():
+            self.forbid_gradient(f(), why)
+
     def custom_derivative(
         self,
         function: Callable[..., Tree],

@@ -81,7 +81,7 @@ def backend_of(*trees: Any) -> Backend:
             if found is not None:
                 raise BackendMismatchError(
                     f"arrays of two frameworks in one call: {found.name} and {backend.name}; "
-                    "convert one of them first (nestfold.to_numpy, nestfold.asarray)"
+                    "convert one of them first (get_backend(name).asarray(get_backend(other).to_numpy(array)))"
                 )
             found = backend
     if found is None:

@@ -101,6 +101,9 @@ class TorchBackend(EagerBackend):
         """`detach`: PyTorch itself raises where a result without a graph is differentiated."""
         return self.stop_gradient(tree)
 
+    def forbid_captured(self, f: Callable[[], Tree], why: str) -> None:
+        """Nothing: see the base class."""
+
     def constants(self) -> Any:
         """`torch.no_grad()`."""
         return torch.no_grad()

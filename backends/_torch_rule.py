@@ -68,7 +68,11 @@ class Call:
         return tuple(_tensors(flat))
 
     def saved(self, tensors: tuple[torch.Tensor, ...]) -> tuple[tuple[Tree, ...], Tree]:
-        """`primals, out` from what the context saved."""
+        """`primals, out` from what the context saved.
+
+        After a transformation of `torch.func` has returned, its saved tensors are wrappers of no living level.
+        """
+        tensors = tuple(functorch.unwrap_if_dead(t) if isinstance(t, torch.Tensor) else t for t in tensors)
         n = self.inputs.count
         return self.inputs.fill(tensors[:n]), self.outputs.fill(tensors[n:])[0]
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Any
 
 
-def require_number(owner: Any, name: str, *, least: float | None = None, above: float | None = None) -> None:
-    """Raise unless the field `name` of `owner` is None or a number ≥ `least`, > `above`."""
+def require_count(owner: Any, name: str, *, least: int = 0) -> None:
+    """Raise unless the field `name` of `owner` is None or an integer ≥ `least`."""
+    value = getattr(owner, name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+        raise TypeError(f"{type(owner).__name__}: {name} must be an integer, not {value!r}")
+    require_number(owner, name, least=least)
+
+
+def require_number(
+    owner: Any, name: str, *, least: float | None = None, above: float | None = None, below: float | None = None
+) -> None:
+    """Raise unless the field `name` of `owner` is None or a number ≥ `least`, > `above` and < `below`."""
     value = getattr(owner, name)
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{type(owner).__name__}: {name} must be a number, not {value!r}")
+    if below is not None and not value < below:
+        raise ValueError(f"{type(owner).__name__}: {name} must be less than {below}, not {value!r}")
     if (least is not None and not value >= least) or (above is not None and not value > above):
         bound = f"at least {least}" if above is None else f"more than {above}"
         raise ValueError(f"{type(owner).__name__}: {name} must be {bound}, not {value!r}")

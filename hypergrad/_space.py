@@ -53,21 +53,21 @@ class Space:
         return namespace(number).reshape(number, self.batch + (1,) * (leaf.ndim - self.ndim))
 
     def scale(self, number: Array, v: Tree) -> Tree:
-        """Number · v."""
+        """`number · v`."""
         if self.ndim == 0:
             return tree_map(lambda a: number * a, v)
         return tree_map(lambda a: self.per_problem(number, a) * a, v)
 
     def add(self, a: Tree, b: Tree) -> Tree:
-        """A + b."""
+        """`a + b`."""
         return tree_map(lambda x, y: x + y, a, b)
 
     def subtract(self, a: Tree, b: Tree) -> Tree:
-        """A - b."""
+        """`a - b`."""
         return tree_map(lambda x, y: x - y, a, b)
 
     def axpy(self, number: Array, u: Tree, v: Tree) -> Tree:
-        """Number · u + v."""
+        """`number · u + v`."""
         if self.ndim == 0:
             return tree_map(lambda a, b: number * a + b, u, v)
         return tree_map(lambda a, b: self.per_problem(number, a) * a + b, u, v)
@@ -86,7 +86,7 @@ class Space:
         return tree_map(lambda a: namespace(a).zeros_like(a), v)
 
     def ratio(self, a: Array, b: Array) -> Array:
-        """A / b, and 0 where b = 0."""
+        """`a / b`, and 0 where b = 0."""
         return self.backend.ratio(a, b)
 
     def any(self, flags: Array) -> Array:
@@ -113,12 +113,6 @@ class Space:
     def size(self, v: Tree) -> int:
         """The number of ambient coordinates of one problem."""
         return sum(math.prod(a.shape[self.ndim :]) for a in leaves(v))
-
-
-def real_like(backend: Backend, leaf: Array) -> Array:
-    """A real array of the precision of `leaf`: what numbers (inner products, steps) are made like."""
-    xp = namespace(leaf)
-    return xp.real(leaf) if xp.isdtype(leaf.dtype, "complex floating") else leaf
 
 
 def resolved_tolerance(leaf: Array, tol: float | None) -> float:

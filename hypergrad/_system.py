@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Backend
+from ..manifolds import SymmetricFrames
 from ._space import Space
 from .level import Argmin, Level
-from .linear import System
+from .linear import LinearSolver, System
+from .linear._base import unchanged
+from .solution import Solution
 
 Tree = Any
 
@@ -15,19 +18,46 @@ Tree = Any
 def tangent_system(
     backend: Backend, level: Level, outer: tuple[Tree, ...], y: Tree, space: Space, *, transpose: bool = False
 ) -> System:
-    """P D P at y, or its transpose, with the metric where D is a symmetric form."""
-    forward, backward = level.operator(backend, outer, y)
-    return system_of(level, backward if transpose else forward, y, space)
+    """P D P at y, or its transpose, with the metric where D is a symmetric form; all arguments are constants.
 
-
-def system_of(level: Level, apply: Any, y: Tree, space: Space) -> System:
-    """The system with the operator `apply`, projected after every product."""
+    Where the backend can fold the form into a few matrix products, it is written in coordinates in which the metric
+    is the dot product.
+    """
     manifold = level.manifold
-    in_metric = isinstance(level, Argmin)
+    forward, backward = level.operator(backend, outer, y)
+    if not isinstance(level, Argmin):
+        apply = backward if transpose else forward
+        return System(
+            space=space,
+            apply=lambda v: manifold.project(y, apply(v)),
+            raise_=unchanged,
+            project=lambda v: manifold.project(y, v),
+            self_adjoint=level.self_adjoint,
+        )
+    if isinstance(manifold, SymmetricFrames) and not space.ndim:
+        frame = manifold.frame(y)
+        folded = backend.symmetric_products(lambda v: frame.restrict(forward(frame.embed(v))), y)
+        if folded is not None:
+            return System(
+                space=space,
+                apply=folded,
+                raise_=unchanged,
+                project=lambda v: 0.5 * (v + v.mT),
+                self_adjoint=True,
+                enter=frame.restrict,
+                enter_guess=frame.coordinates,
+                leave=frame.embed,
+            )
     return System(
         space=space,
-        apply=lambda v: manifold.project(y, apply(v)),
-        raise_=(lambda w: manifold.sharp(y, w)) if in_metric else (lambda w: w),
+        apply=lambda v: manifold.project(y, forward(v)),
+        raise_=lambda w: manifold.sharp(y, w),
         project=lambda v: manifold.project(y, v),
-        self_adjoint=level.self_adjoint,
+        self_adjoint=True,
     )
+
+
+def solve_system(linear: LinearSolver, system: System, b: Tree, guess: Tree | None = None) -> Solution:
+    """The solution, a tangent vector, for the projected covector `b`."""
+    found = linear.solve(system, system.enter(b), None if guess is None else system.enter_guess(guess))
+    return found._replace(value=system.leave(found.value))

@@ -9,9 +9,9 @@ from typing import Any
 
 from ..backends import Backend
 from ..backends._trees import tree_map
-from ._settings import require_kind, require_number
+from ._settings import require_count, require_kind
 from ._space import Space
-from ._system import tangent_system
+from ._system import solve_system, tangent_system
 from .implicit import implicit_solution
 from .level import FixedPoint, Level
 from .linear import CG, Dense, LinearSolver, Neumann
@@ -76,7 +76,7 @@ class Implicit(Estimator):
 
         def pull(cotangent: Tree, guess: Tree | None) -> tuple[tuple[Tree, ...], Solution]:
             system = tangent_system(backend, level, outer, y, space, transpose=True)
-            adjoint = linear.solve(system, manifold.project(y, cotangent), guess)
+            adjoint = solve_system(linear, system, manifold.project(y, cotangent), guess)
             _, pull_outer = backend.vjp(lambda *o: level.residual(backend, o, y), *outer)
             return tuple(tree_map(lambda a: -a, t) for t in pull_outer(adjoint.value)), adjoint
 
@@ -109,7 +109,7 @@ class Unrolled(Estimator):
     steps: int
 
     def __post_init__(self) -> None:
-        require_number(self, "steps", least=0)
+        require_count(self, "steps", least=0)
 
     def solution(
         self, backend: Backend, level: Level, solver: Solver, outer: tuple[Tree, ...], init: Tree, space: Space

@@ -61,8 +61,9 @@ def hypergradient(
     backend = check_problem(problem, x, y0)
     x, y0, adjoint = backend.forbid_gradient((x, y0, adjoint), NOT_DIFFERENTIABLE)
     _, solver, estimator, _ = prepare(problem.lower, (x,), y0, solver, estimator, "y0")
+    check_captured(backend, problem, x, y0)
     make = _compiled if backend.is_eager(x, y0) else plain_hypergradient
-    compute = compiled_once(make, backend, problem, solver, estimator)
+    compute = prepared(make, backend, problem, solver, estimator)
     with backend.constants():
         result = compute(x, y0, adjoint)
     warn_about(backend, result, solver, estimator, problem)
@@ -76,6 +77,15 @@ def check_problem(problem: Bilevel, x: Tree, y: Tree) -> Backend:
     backend = one_backend(x, y)
     problem.manifold.check_point(x, "x")
     return backend
+
+
+def check_captured(backend: Backend, problem: Bilevel, x: Tree, y: Tree) -> None:
+    """Raise `NoDerivativeError` where the costs close over arrays that are being differentiated."""
+
+    def both() -> tuple[Tree, Tree]:
+        return problem.lower.function(x, y), problem.upper(x, y)
+
+    backend.forbid_captured(both, NOT_DIFFERENTIABLE)
 
 
 def warn_about(backend: Backend, result: Hypergradient, solver: Solver, estimator: Estimator, problem: Bilevel) -> None:
@@ -104,16 +114,22 @@ def plain_hypergradient(
     return compute
 
 
-def compiled_once(make: Callable[..., Any], *values: Any) -> Any:
-    """`make(*values)`, from its cache where all values can be keys of one: a cost may be a callable without hash."""
+def prepared(make: Callable[..., Any], backend: Backend, *values: Any) -> Any:
+    """`make(backend, *values)`, kept for the next call where making means compiling and the values can be keys.
+
+    What is kept keeps its problem alive, data included. A cost may be a callable without hash.
+    """
+    plain = getattr(make, "__wrapped__", make)
+    if not backend.compiles:
+        return plain(backend, *values)
     try:
         hash(values)
     except TypeError:
-        return getattr(make, "__wrapped__", make)(*values)
-    return make(*values)
+        return plain(backend, *values)
+    return make(backend, *values)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _compiled(
     backend: Backend, problem: Bilevel, solver: Solver, estimator: Estimator
 ) -> Callable[[Tree, Tree, Tree | None], Hypergradient]:

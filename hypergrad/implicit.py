@@ -18,7 +18,7 @@ from typing import Any
 from ..backends import Backend
 from ..backends._trees import tree_map
 from ._space import Space
-from ._system import tangent_system
+from ._system import solve_system, tangent_system
 from .level import Level, completed
 from .linear import LinearSolver
 from .solution import warn_unless_converged
@@ -46,7 +46,7 @@ def implicit_solution(
         def solve(_: Any, b: Tree) -> Tree:
             system = tangent_system(backend, level_at(captured), outer, y, space, transpose=transpose)
             tangent = manifold.project(y, b)
-            answer = linear.solve(system, tangent)
+            answer = solve_system(linear, system, tangent)
             if linear.has_tolerance:
                 warn_unless_converged(backend, answer, f"the linear solve of a derivative ({linear})")
             return tree_map(lambda v, a, c: v + (a - c), answer.value, b, tangent)

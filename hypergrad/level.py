@@ -200,7 +200,7 @@ class FixedPoint(Level):
         return check_field(self.map(*outer, y), y, self.batch_ndim, "the map")
 
     def residual(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> Tree:
-        """Y - map(outer, y)."""
+        """`y - map(outer, y)`."""
         return tree_map(lambda a, b: a - b, y, self.map(*outer, y))
 
     def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:

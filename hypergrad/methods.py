@@ -57,7 +57,7 @@ class Method(ABC):
 
     @abstractmethod
     def tolerance(self, like: Array) -> float:
-        """The norm of the hypergradient, relative to max(1, |value|), at which the run is done."""
+        """The norm of the hypergradient, relative to the size of the value, at which the run is done."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class RHGD(Method):
     The lower level starts from the last answer, the adjoint solve from the last adjoint, carried along. `step_size` is
     a number, `Armijo()` or `BarzilaiBorwein()` (default); the searches compare values of the upper cost at lower
     answers, and know how inexact those are. `solver` is by default the one that suits the lower level. `tol`: done
-    where ‖G‖ ≤ tol max(1, |value|), by default the root of the dtype's eps.
+    where ‖G‖ ≤ tol · (the size of the value, or of the first gradient), by default the root of the dtype's eps.
     """
 
     step_size: StepRule = field(default_factory=BarzilaiBorwein)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..backends import Backend, ConvergenceWarning
-from .hypergradient import NOT_DIFFERENTIABLE, check_problem, compiled_once
+from .hypergradient import NOT_DIFFERENTIABLE, check_captured, check_problem, prepared
 from .methods import RHGD, Method, State
 from .nested import Bilevel
 
@@ -83,16 +83,17 @@ def run(
     backend = check_problem(problem, x0, y0)
     problem.lower.manifold.check_point(y0, "y0")
     x0, y0 = backend.forbid_gradient((x0, y0), NOT_DIFFERENTIABLE)
+    check_captured(backend, problem, x0, y0)
     begin = time.perf_counter()
-    first, advance = compiled_once(_compiled, backend, problem, method)
+    first, advance = prepared(_compiled, backend, problem, method)
     state = first(x0, y0)
     record = _record(backend, 0, state, begin)
     history = [record]
     tol, start = method.tolerance(state.value), max(abs(record.value), record.gradient_norm)
 
     def scale(record: Record) -> float:
-        """What a gradient is small against; capped by the start, or a value without bound would look converged."""
-        return max(1.0, min(abs(record.value), start))
+        """What a gradient is small against, as in `cost_scale` of the solvers."""
+        return max(min(abs(record.value), start), min(1.0, history[0].gradient_norm))
 
     reason = "steps" if _finite(record) else "not finite"
     with _Bar(steps, progress) as bar:
@@ -125,7 +126,7 @@ def run(
     return Result(state.x, state.y, state.value, state.gradient, reason == "tolerance", reason, history)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _compiled(backend: Backend, problem: Bilevel, method: Method) -> tuple[Callable, Callable]:
     def constant(function: Callable) -> Callable:
         def call(*args: Any) -> State:

@@ -69,7 +69,8 @@ def default_solver(level: Level, estimator: Estimator) -> Solver:
         return Picard()
     if isinstance(level, Root):
         return Newton()
-    assert isinstance(level, Argmin)
+    if not isinstance(level, Argmin):
+        raise TypeError(f"there is no default solver for a {type(level).__name__}; give one with solver=")
     return GradientDescent() if isinstance(estimator, Unrolled) else TrustRegion()
 
 

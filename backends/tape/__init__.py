@@ -9,3 +9,5 @@ from .custom import custom_derivative as custom_derivative
 from .hoist import hoist as hoist
 from .namespace import TracedNamespace as TracedNamespace
 from .program import Program as Program
+from .sylvester import fold as fold
+from .sylvester import symmetric_products as symmetric_products

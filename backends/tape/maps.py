@@ -95,8 +95,21 @@ def scale(ns: Any, d: Any) -> Map:
     return ScaleComplex(ns, d) if ns.is_complex(d) else Scale(d)
 
 
+class Transpose:
+    """t ↦ tᵀ, the last two axes swapped."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def push(t: Any) -> Any:
+        """tᵀ."""
+        return t.mT
+
+    pull = push
+
+
 class Sandwich:
-    """t ↦ a t b, with the adjoint c ↦ aᴴ c bᴴ; or their negatives."""
+    """t ↦ a t b, with the adjoint c ↦ aᴴ c bᴴ; or their negatives. A factor that is None is the identity."""
 
     __slots__ = ("a", "b", "negative", "ns")
 
@@ -105,13 +118,19 @@ class Sandwich:
 
     def push(self, t: Any) -> Any:
         """± a t b."""
-        return self.a @ (-t if self.negative else t) @ self.b
+        if self.negative:
+            t = -t
+        if self.a is not None:
+            t = self.a @ t
+        return t if self.b is None else t @ self.b
 
     def pull(self, c: Any) -> Any:
         """± aᴴ c bᴴ."""
-        ah = self.ns.adjoint(self.a)
-        bh = ah if self.b is self.a else self.ns.adjoint(self.b)
-        return ah @ (-c if self.negative else c) @ bh
+        if self.negative:
+            c = -c
+        if self.a is not None:
+            c = self.ns.adjoint(self.a) @ c
+        return c if self.b is None else c @ self.ns.adjoint(self.b)
 
 
 class Chain:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .maps import Linear, Map
+from .maps import Linear, Map, Sandwich, Transpose
 
 Rule = Callable[..., Any]
 
@@ -43,10 +43,12 @@ def _reshape(ns: Any, y: Any, x: Any, **_: Any) -> tuple:
     return (lambda t: ns.reshape(t, y.shape)), (lambda c: ns.reshape(c, x.shape))
 
 
-def _permute(ns: Any, y: Any, x: Any, *, axes: tuple[int, ...]) -> tuple:
+def _permute(ns: Any, y: Any, x: Any, *, axes: tuple[int, ...]) -> Map:
     n = len(axes)
+    if tuple(a % n for a in axes) == (1, 0):
+        return Transpose()
     back = tuple(sorted(range(n), key=lambda i: axes[i] % n))
-    return (lambda t: ns.permute_dims(t, axes)), (lambda c: ns.permute_dims(c, back))
+    return Linear(lambda t: ns.permute_dims(t, axes), lambda c: ns.permute_dims(c, back))
 
 
 def _broadcast(ns: Any, y: Any, x: Any, *, shape: tuple[int, ...]) -> tuple:
@@ -148,6 +150,8 @@ def concat_map(ns: Any, out: Any, blocks: tuple, index: int, axis: int) -> Any:
 
 def _matmul_left(ns: Any, y: Any, a: Any, b: Any) -> Map:
     """The map of a in a @ b."""
+    if len(a.shape) == len(b.shape) == 2 and a.dtype == y.dtype:
+        return Sandwich(ns, None, b)
 
     def pull(c: Any) -> Any:
         if len(b.shape) == 1:  # (..., n, m) @ (m,) or (m,) @ (m,)
@@ -161,6 +165,8 @@ def _matmul_left(ns: Any, y: Any, a: Any, b: Any) -> Map:
 
 def _matmul_right(ns: Any, y: Any, a: Any, b: Any) -> Map:
     """The map of b in a @ b."""
+    if len(a.shape) == len(b.shape) == 2 and b.dtype == y.dtype:
+        return Sandwich(ns, a, None)
 
     def pull(c: Any) -> Any:
         if len(a.shape) == 1:
@@ -188,10 +194,10 @@ OTHERS: dict[str, tuple[Rule, ...]] = {
     "flip": _unary(_self_adjoint("flip")),
     "gather": _unary(_gather),
     "matmul": (_matmul_left, _matmul_right),
-    "matrix_transpose": _unary(_self_adjoint("matrix_transpose")),
+    "matrix_transpose": (lambda ns, y, x: Transpose(),),
     "max": (_extreme,),
     "min": (_extreme,),
-    "permute_dims": _unary(_permute),
+    "permute_dims": (_permute,),
     "reshape": _unary(_reshape),
     "roll": _unary(_roll),
     "scatter": _unary(_scatter),

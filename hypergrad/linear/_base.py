@@ -13,12 +13,18 @@ from ..solution import Solution
 Tree = Any
 
 
+def unchanged(v: Tree) -> Tree:
+    """V."""
+    return v
+
+
 @dataclass(frozen=True)
 class System:
     """B v = b with B from tangent vectors to covectors (self-adjoint), or A λ = b on one space (otherwise).
 
     `apply` is B or A, projected after every product · `raise_` turns a covector into a tangent vector by the metric
-    (`sharp`) and preconditions the self-adjoint case; it is the identity otherwise.
+    (`sharp`) and preconditions the self-adjoint case; it is the identity otherwise. The system may be written in
+    coordinates: `enter` takes a covector there, `enter_guess` a tangent vector, `leave` brings an answer back.
     """
 
     space: Space
@@ -26,6 +32,9 @@ class System:
     raise_: Callable[[Tree], Tree]
     project: Callable[[Tree], Tree]
     self_adjoint: bool
+    enter: Callable[[Tree], Tree] = unchanged
+    enter_guess: Callable[[Tree], Tree] = unchanged
+    leave: Callable[[Tree], Tree] = unchanged
 
 
 class LinearSolver(ABC):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends._trees import leaves
-from .._settings import require_number
+from .._settings import require_count, require_number
 from .._space import resolved_tolerance
 from ..solution import Solution
 from ._base import LinearSolver, System
@@ -31,7 +31,7 @@ class CG(LinearSolver):
     def __post_init__(self) -> None:
         require_number(self, "tol", least=0)
         require_number(self, "atol", least=0)
-        require_number(self, "max_steps", least=0)
+        require_count(self, "max_steps", least=0)
 
     @property
     def needs_self_adjoint(self) -> bool:

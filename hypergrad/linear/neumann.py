@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends._trees import leaves
-from .._settings import require_number
+from .._settings import require_count, require_number
 from .._space import epsilon, resolved_tolerance
 from ..solution import Solution, is_finite
 from ._base import LinearSolver, System
@@ -32,7 +32,7 @@ class Neumann(LinearSolver):
     tol: float | None = None
 
     def __post_init__(self) -> None:
-        require_number(self, "terms", least=1)
+        require_count(self, "terms", least=1)
         require_number(self, "step", above=0)
         require_number(self, "tol", least=0)
 

@@ -50,11 +50,13 @@ def default_tolerance(like: Array, tol: float | None) -> float:
 
 
 def cost_scale(xp: Any, value: Array, first: Array, first_norm: Array) -> Array:
-    """What a gradient is small against: max(1, |cost|), but no more than the cost and the gradient were at the start,
-    or a cost without minimum would look converged far out.
+    """What a gradient is small against: |cost|, or ‖grad‖ at the start where that is larger, but less than 1.
+
+    |cost| counts no more than it and the gradient did at the start, or a cost without minimum would look converged far
+    out; and there is no absolute unit, or a cost in small units would look converged at once.
     """
     largest = xp.minimum(xp.abs(value), xp.maximum(xp.abs(first), first_norm))
-    return xp.maximum(largest, xp.ones_like(largest))
+    return xp.maximum(largest, xp.minimum(first_norm, xp.ones_like(first_norm)))
 
 
 def residual_norm(backend: Backend, level: Level, outer: tuple[Tree, ...], y: Tree, space: Space) -> Array:

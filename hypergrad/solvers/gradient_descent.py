@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...backends import Backend
-from .._settings import require_number
+from .._settings import require_count, require_number
 from .._space import Space
 from ..level import Argmin, Level
 from ..solution import Solution, is_finite
@@ -21,8 +21,8 @@ Tree = Any
 class GradientDescent(Unrollable):
     """y ← R_y(-t grad), t a fixed `step`, or by `Armijo()` or `BarzilaiBorwein()` (default).
 
-    Converged where ‖grad‖ ≤ tol · max(1, |cost|), the |cost| capped by that and ‖grad‖ at the start; `tol=None` is
-    eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. A run that meets a non-finite value stops at the
+    Converged where ‖grad‖ ≤ tol · scale (see `cost_scale`: the size of the cost); `tol=None` is eps^(3/4) of the dtype,
+    and no tolerance is taken below 10 eps. A run that meets a non-finite value stops at the
     last finite point.
     """
 
@@ -33,7 +33,7 @@ class GradientDescent(Unrollable):
     def __post_init__(self) -> None:
         require_step_rule(self, "step")
         require_number(self, "tol", least=0)
-        require_number(self, "max_steps", least=0)
+        require_count(self, "max_steps", least=0)
 
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for a level that is not an `Argmin`."""
@@ -80,12 +80,12 @@ class GradientDescent(Unrollable):
             u = manifold.sharp(y, level.residual(backend, outer, y))
             return manifold.retract(y, space.scale(-taken, u)), t
 
-        value = self._measure(backend, level, fixed, space, backend.stop_gradient(init))[1]
-        y, _ = backend.repeat(step, (init, space.full(first_step(self.step), value)), steps=steps)
+        start = self._measure(backend, level, fixed, space, backend.stop_gradient(init))
+        y, _ = backend.repeat(step, (init, space.full(first_step(self.step), start[1])), steps=steps)
         end = self._measure(backend, level, fixed, space, backend.stop_gradient(y))
         norm = xp.sqrt(xp.abs(end[4]))
         tol = default_tolerance(norm, self.tol)
-        converged = norm <= tol * xp.maximum(xp.abs(end[1]), xp.ones_like(norm))
+        converged = norm <= tol * cost_scale(xp, end[1], start[1], xp.sqrt(xp.abs(start[4])))
         return Solution(y, norm, space.counts(norm) + steps, converged)
 
     def _measure(self, backend: Backend, level: Argmin, outer: tuple, space: Space, y: Tree) -> tuple:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...backends import Backend
-from .._settings import require_kind, require_number
+from .._settings import require_count, require_kind, require_number
 from .._space import Space
-from .._system import tangent_system
+from .._system import solve_system, tangent_system
 from ..level import Argmin, Level
 from ..linear import Dense, LinearSolver
 from ..solution import Solution, is_finite
@@ -33,7 +33,7 @@ class Newton(Solver):
     def __post_init__(self) -> None:
         require_kind(self, "linear", LinearSolver)
         require_number(self, "tol", least=0)
-        require_number(self, "max_steps", least=0)
+        require_count(self, "max_steps", least=0)
 
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for an `Argmin`: `TrustRegion` is Newton's method with descent."""
@@ -52,7 +52,7 @@ class Newton(Solver):
         def step(state: Any) -> Any:
             y, norm, k, done = state
             r, _ = measure(y)
-            v = self.linear.solve(tangent_system(backend, level, outer, y, space), r).value
+            v = solve_system(self.linear, tangent_system(backend, level, outer, y, space), r).value
 
             def trial(t: Any) -> tuple[Tree, Any]:
                 moved = manifold.retract(y, space.scale(-t, v))

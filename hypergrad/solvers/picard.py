@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends import Backend
-from .._settings import require_number
+from .._settings import require_count, require_number
 from .._space import Space
 from ..level import FixedPoint, Level
 from ..solution import Solution, is_finite
@@ -29,7 +29,7 @@ class Picard(Unrollable):
 
     def __post_init__(self) -> None:
         require_number(self, "tol", least=0)
-        require_number(self, "max_steps", least=0)
+        require_count(self, "max_steps", least=0)
 
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for a level that is not a `FixedPoint`."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
-from .._settings import require_number
+from .._settings import require_count, require_kind, require_number
 from .._space import Space, epsilon
 
 Array = Any
@@ -26,9 +27,9 @@ class Armijo:
 
     def __post_init__(self) -> None:
         require_number(self, "initial", above=0)
-        require_number(self, "shrink", above=0)
-        require_number(self, "slope", least=0)
-        require_number(self, "max_halvings", least=0)
+        require_number(self, "shrink", above=0, below=1)
+        require_number(self, "slope", least=0, below=1)
+        require_count(self, "max_halvings", least=0)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,11 @@ class BarzilaiBorwein:
     """
 
     search: Armijo = Armijo()
-    longest: float = 1e6
+    longest: float = 1e30
+
+    def __post_init__(self) -> None:
+        require_kind(self, "search", Armijo)
+        require_number(self, "longest", above=0)
 
 
 StepRule = float | Armijo | BarzilaiBorwein
@@ -50,7 +55,7 @@ def require_step_rule(owner: Any, name: str) -> None:
     rule = getattr(owner, name)
     if isinstance(rule, (Armijo, BarzilaiBorwein)):
         return
-    if isinstance(rule, bool) or not isinstance(rule, (int, float)):
+    if isinstance(rule, bool) or not isinstance(rule, Real):
         raise TypeError(f"{type(owner).__name__}: {name} must be a number, Armijo() or BarzilaiBorwein(), not {rule!r}")
     require_number(owner, name, above=0)
 
@@ -62,7 +67,7 @@ def search_of(rule: StepRule) -> Armijo:
 
 def first_step(rule: StepRule) -> float:
     """The length of the first trial."""
-    return float(rule) if isinstance(rule, (int, float)) else search_of(rule).initial
+    return float(rule) if isinstance(rule, Real) else search_of(rule).initial
 
 
 class Found(NamedTuple):
@@ -127,7 +132,7 @@ def next_trial(space: Space, rule: StepRule, t: Array, carried_dot: Array, size:
     if the gradient has turned. BB: s = -t T u, y = grad - T u, t' = ⟨s, s⟩/⟨s, y⟩ = t ‖u‖²/(‖u‖² - ⟨grad, T u⟩).
     """
     xp = space.backend.xp
-    if isinstance(rule, (int, float)):
+    if isinstance(rule, Real):
         return t
     if isinstance(rule, Armijo):
         return xp.where(certain, 2 * t, xp.where(carried_dot < 0, 0.5 * t, t))

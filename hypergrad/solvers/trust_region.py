@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...backends import Backend
-from .._settings import require_number
+from .._settings import require_count, require_number
 from .._space import Space, epsilon
+from .._system import tangent_system
 from ..level import Level
+from ..linear import System
 from ..solution import Solution, is_finite
 from ._base import Solver, cost_scale, default_tolerance, first_leaf, require_argmin
 
@@ -21,11 +22,11 @@ Tree = Any
 class TrustRegion(Solver):
     """Steihaug-CG on the exact Riemannian Hessian, in the metric; quadratic convergence.
 
-    Converged where ‖grad‖ ≤ tol · max(1, |cost|), the |cost| capped by that and ‖grad‖ at the start; `tol=None` is
-    eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. `radius` is the first trust radius in the metric, by
-    default half the root of the dimension. The ratio of actual to predicted decrease is regularised by 10³ eps |cost|,
-    so that rounding does not reject the last steps. Absil, Baker & Gallivan 2007; regularisation as in Conn, Gould &
-    Toint 2000, §17.4.2.
+    Converged where ‖grad‖ ≤ tol · scale (see `cost_scale`: the size of the cost), or after a Newton step of length
+    ≤ tol in the metric; `tol=None` is eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. `radius` is the
+    first trust radius in the metric, by default half the root of the number of coordinates. The ratio of actual to
+    predicted decrease is regularised by 10³ eps |cost|, so that rounding does not reject the last steps. Absil, Baker &
+    Gallivan 2007; regularisation as in Conn, Gould & Toint 2000, §17.4.2.
     """
 
     tol: float | None = None
@@ -35,9 +36,9 @@ class TrustRegion(Solver):
 
     def __post_init__(self) -> None:
         require_number(self, "tol", least=0)
-        require_number(self, "max_steps", least=0)
+        require_count(self, "max_steps", least=0)
         require_number(self, "radius", above=0)
-        require_number(self, "max_products", least=1)
+        require_count(self, "max_products", least=1)
 
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for a level that is not an `Argmin`."""
@@ -61,21 +62,14 @@ class TrustRegion(Solver):
             return xp.logical_not(space.all(state[-1]))
 
         def step(state: Any) -> Any:
-            at, radius, k, done = state
-            form, _ = level.operator(backend, outer, at.point)
+            at, radius, k, met, done = state
+            system = tangent_system(backend, level, outer, at.point, space)
+            w = system.enter(at.covector)
             goal = at.norm * xp.minimum(0.1 + 0 * at.norm, space.ratio(at.norm, start.norm))
-            eta, image, at_boundary = _steihaug(
-                space,
-                lambda v: manifold.project(at.point, form(v)),
-                lambda c: manifold.sharp(at.point, c),
-                (at.covector, at.gradient),
-                radius,
-                xp.maximum(goal, 0.1 * limit(at)),
-                done,
-                max_products,
-            )
-            new = measure(manifold.retract(at.point, eta))
-            predicted = -(space.dot(at.covector, eta) + 0.5 * space.dot(image, eta))
+            goal = xp.maximum(goal, 0.1 * limit(at))
+            eta, image, eta_eta, at_boundary = _steihaug(system, w, radius, goal, done, max_products)
+            predicted = -(space.dot(w, eta) + 0.5 * space.dot(image, eta))
+            new = measure(manifold.retract(at.point, system.leave(eta)))
             slack = noise * xp.maximum(xp.abs(at.value), xp.abs(start.value))
             ratio = space.ratio(at.value - new.value + slack, predicted + slack)
             good = xp.logical_and(
@@ -89,15 +83,17 @@ class TrustRegion(Solver):
             new_radius = xp.where(shrink, 0.25 * radius, xp.where(grow, 2 * radius, radius))
             kept = _Measured(*(space.where(accepted, a, b) for a, b in zip(new, at, strict=True)))
             stalled = xp.logical_and(at_floor, new.norm > 0.5 * at.norm)
-            finished = xp.logical_or(kept.norm <= limit(kept), stalled)
+            short = xp.logical_and(xp.logical_and(good, eta_eta <= tol**2), ~xp.logical_or(at_boundary, done))
+            met = xp.logical_or(met, short)
+            finished = xp.logical_or(xp.logical_or(kept.norm <= limit(kept), met), stalled)
             radius = xp.where(done, radius, new_radius)
-            return kept, radius, k + xp.astype(~done, k.dtype), xp.logical_or(done, finished)
+            return kept, radius, k + xp.astype(~done, k.dtype), met, xp.logical_or(done, finished)
 
         radius = space.full(0.5 * size**0.5 if self.radius is None else self.radius, start.norm)
         stop = xp.logical_or(start.norm <= limit(start), ~xp.isfinite(start.norm))
-        state = (start, radius, space.counts(start.norm), stop)
-        at, _, k, _ = backend.while_loop(running, step, state, max_steps=self.max_steps)
-        return Solution(at.point, at.norm, k, at.norm <= limit(at))
+        state = (start, radius, space.counts(start.norm), space.flags(False, start.norm), stop)
+        at, _, k, met, _ = backend.while_loop(running, step, state, max_steps=self.max_steps)
+        return Solution(at.point, at.norm, k, xp.logical_or(met, at.norm <= limit(at)))
 
 
 class _Measured(NamedTuple):
@@ -111,22 +107,15 @@ class _Measured(NamedTuple):
 
 
 def _steihaug(
-    space: Space,
-    apply: Callable[[Tree], Tree],
-    raise_: Callable[[Tree], Tree],
-    gradient: tuple[Tree, Tree],
-    radius: Array,
-    goal: Array,
-    skip: Array,
-    max_products: int,
-) -> tuple[Tree, Tree, Array]:
-    """The step η that lowers w·η + ½ η·Bη within ‖η‖ ≤ radius, with Bη and whether it ends at the boundary.
+    system: System, w: Tree, radius: Array, goal: Array, skip: Array, max_products: int
+) -> tuple[Tree, Tree, Array, Array]:
+    """The step η that lowers w·η + ½ η·Bη within ‖η‖ ≤ radius, with Bη, ‖η‖² and whether it ends at the boundary.
 
     Norms of η in the metric by recurrence: ‖η + a p‖² = ‖η‖² + 2a⟨η, p⟩ + a²‖p‖² (Conn, Gould & Toint 2000,
     alg. 7.5.1), so that only products with B and `sharp` are needed.
     """
-    xp = space.backend.xp
-    r, z = gradient
+    space, apply, raise_ = system.space, system.apply, system.raise_
+    xp, r, z = space.backend.xp, w, raise_(w)
     zero = space.zeros(z)
     rho = space.dot(r, z)
     nothing = xp.zeros_like(rho)
@@ -166,4 +155,5 @@ def _steihaug(
     p = space.scale(-xp.ones_like(rho), z)
     state = (zero, zero, r, p, rho, nothing, rho, nothing, space.flags(False, rho), skip)
     state = space.backend.while_loop(running, step, state, max_steps=max_products)
-    return state[0], state[1], state[8]
+    eta, image, *_, eta_eta, at_boundary, _ = state
+    return eta, image, eta_eta, at_boundary
