@@ -23,9 +23,10 @@ def require_number(
         return
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{type(owner).__name__}: {name} must be a number, not {value!r}")
-    if below is not None and not value < below:
+    number = float(value)
+    if below is not None and not number < below:
         raise ValueError(f"{type(owner).__name__}: {name} must be less than {below}, not {value!r}")
-    if (least is not None and not value >= least) or (above is not None and not value > above):
+    if (least is not None and not number >= least) or (above is not None and not number > above):
         bound = f"at least {least}" if above is None else f"more than {above}"
         raise ValueError(f"{type(owner).__name__}: {name} must be {bound}, not {value!r}")
 

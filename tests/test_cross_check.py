@@ -223,6 +223,7 @@ def test_random_problem(case, outer, backend, like64, rng):
     def objective(x: Any) -> Array:
         return upper(x, nf.solve(level, x, init=y, **EXACT).value)
 
+    assert found.adjoint is not None
     assert bool(found.lower.converged) and bool(found.adjoint.converged)
     for ours, theirs in zip(start, ys, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * np.abs(theirs).max())

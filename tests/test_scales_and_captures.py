@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,22 +101,23 @@ def test_a_pullback_of_torch_func_used_after_its_level_has_gone():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "settings"),
     [
-        lambda: nf.TrustRegion(max_steps=2.5),
-        lambda: nf.Armijo(shrink=2),
-        lambda: nf.Armijo(slope=1.0),
-        lambda: nf.BarzilaiBorwein(longest=-1),
-        lambda: nf.BarzilaiBorwein(search=3),
+        (nf.TrustRegion, {"max_steps": 2.5}),
+        (nf.Armijo, {"shrink": 2}),
+        (nf.Armijo, {"slope": 1.0}),
+        (nf.BarzilaiBorwein, {"longest": -1}),
+        (nf.BarzilaiBorwein, {"search": 3}),
     ],
 )
-def test_settings_that_make_no_sense(make):
+def test_settings_that_make_no_sense(make, settings):
     with pytest.raises((TypeError, ValueError), match="must be"):
-        make()
+        make(**settings)
 
 
 def test_numbers_of_numpy_are_numbers():
-    assert nf.CG(tol=np.float32(1e-3), max_steps=np.int64(5)).max_steps == 5
+    settings: dict[str, Any] = {"tol": np.float32(1e-3), "max_steps": np.int64(5)}
+    assert nf.CG(**settings).max_steps == 5
 
 
 def test_a_form_folded_into_matrix_products_is_the_form(monkeypatch):
@@ -133,6 +135,7 @@ def test_a_form_folded_into_matrix_products_is_the_form(monkeypatch):
     monkeypatch.setattr(type(backend), "symmetric_products", counted)
     unfolded = nf.hypergradient(problem.problem(), w, m)
     assert calls and all(apply is not None for apply in calls)
+    assert folded.adjoint is not None and unfolded.adjoint is not None
     assert folded.lower.steps == unfolded.lower.steps and folded.adjoint.steps == unfolded.adjoint.steps
     np.testing.assert_allclose(folded.gradient, unfolded.gradient, rtol=1e-10, atol=1e-12)
 

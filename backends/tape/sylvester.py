@@ -99,7 +99,7 @@ def symmetric_products(xp: Any, terms: list[Term], like: Array, eps: float) -> C
             if same(pair[0], left):
                 pair[1] = pair[1] + right
                 break
-            if left is not None and same(pair[0], right.mT / term.scale):
+            if left is not None and same(pair[0], right.mT / term.scale):  # L t R and Rᵀ t Lᵀ are the same here
                 pair[1] = pair[1] + term.scale * left.mT
                 break
         else:
@@ -109,10 +109,10 @@ def symmetric_products(xp: Any, terms: list[Term], like: Array, eps: float) -> C
     half = [(left, 0.5 * right) for left, right in merged]
 
     def apply(t: Array) -> Array:
-        total = None
-        for left, right in half:
-            product = (t if left is None else left @ t) @ right
-            total = product if total is None else total + product
+        products = [(t if left is None else left @ t) @ right for left, right in half]
+        total = products[0]
+        for product in products[1:]:
+            total = total + product
         return total + total.mT
 
     return apply

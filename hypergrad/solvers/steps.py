@@ -132,10 +132,10 @@ def next_trial(space: Space, rule: StepRule, t: Array, carried_dot: Array, size:
     if the gradient has turned. BB: s = -t T u, y = grad - T u, t' = ⟨s, s⟩/⟨s, y⟩ = t ‖u‖²/(‖u‖² - ⟨grad, T u⟩).
     """
     xp = space.backend.xp
-    if isinstance(rule, Real):
-        return t
     if isinstance(rule, Armijo):
         return xp.where(certain, 2 * t, xp.where(carried_dot < 0, 0.5 * t, t))
+    if not isinstance(rule, BarzilaiBorwein):
+        return t
     change = size - carried_dot
     longest = xp.full_like(t, rule.longest)
     quotient = xp.where(change > 0, space.ratio(t * size, change), 2 * t)
