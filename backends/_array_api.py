@@ -22,11 +22,10 @@ from .tape import (
     TracedArray,
     TracedNamespace,
     custom_derivative,
-    fold,
     hoist,
     raw,
     substituted,
-    symmetric_products,
+    sylvester,
 )
 
 
@@ -157,22 +156,23 @@ class ArrayAPIBackend(EagerBackend):
         value, push = self.linearize(f, *primals)
         return value, push(*tangents)
 
-    def symmetric_products(self, linear: Callable[[Array], Array], like: Array) -> Callable[[Array], Array] | None:
+    def symmetric_products(self, linear: Callable[[Array], Array], factor: Array) -> Callable[[Array], Array] | None:
         """See the base class. What was folded is checked against `linear` on one matrix before it is trusted."""
-        if isinstance(like, Traced) or like.ndim != 2 or self.traced_namespace.is_complex(like):
+        if isinstance(factor, Traced) or factor.ndim != 2 or self.traced_namespace.is_complex(factor):
             return None
-        xp, eps = self.xp, float(self.xp.finfo(like.dtype).eps)
-        _, _, _, program, _ = self._trace(linear, (xp.zeros_like(like),))
-        terms = fold(program) if len(program.outputs) == 1 else None
-        apply = None if terms is None else symmetric_products(xp, terms, like, eps)
-        if apply is None:
-            return None
-        ramp = xp.arange(like.shape[-1], dtype=like.dtype, device=self.device(like))
+        xp, eps = self.xp, float(self.xp.finfo(factor.dtype).eps)
+        ramp = xp.arange(factor.shape[-1], dtype=factor.dtype, device=self.device(factor))
         probe = xp.cos(ramp[:, None] + ramp[None, :])
-        expected = linear(probe)
-        expected = 0.5 * (expected + expected.mT)
-        error, size = xp.max(xp.abs(apply(probe) - expected)), xp.max(xp.abs(expected))
-        return apply if bool(error <= eps**0.5 * size) else None
+        _, values, _, program, _ = self._trace(linear, (probe,))
+        terms = sylvester.fold(program) if len(values) == 1 else None
+        pairs = None if terms is None else sylvester.merge_symmetric(xp, terms, factor, eps)
+        if pairs is None:
+            return None
+        expected = 0.5 * (values[0] + values[0].mT)
+        error, size = xp.max(xp.abs(sylvester.products(pairs)(probe) - expected)), xp.max(xp.abs(expected))
+        if not bool(error <= eps**0.5 * size):
+            return None
+        return sylvester.products(sylvester.congruent(xp, pairs, factor, eps))
 
     def stop_gradient(self, tree: Tree) -> Tree:
         """See the base class."""

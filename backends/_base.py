@@ -203,8 +203,8 @@ class Backend(ABC):
         columns = [apply(xp.broadcast_to(eye[i, ...], like.shape)) for i in range(n)]
         return xp.stack(columns, axis=-1)
 
-    def symmetric_products(self, linear: Callable[[Array], Array], like: Array) -> Callable[[Array], Array] | None:
-        """t ↦ sym(linear(t)) for symmetric matrices t shaped like `like`, folded to as few products as it takes.
+    def symmetric_products(self, linear: Callable[[Array], Array], factor: Array) -> Callable[[Array], Array] | None:
+        """t ↦ sym(lᵀ linear(l t lᵀ) l) for symmetric matrices t, l = `factor`, as few matrix products as it takes.
 
         None where that cannot be had: `linear` is no sum of matrix products, or the framework keeps no record
         of it to read.

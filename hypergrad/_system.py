@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Backend
-from ..manifolds import SymmetricFrames
+from ..manifolds import Congruence
 from ._space import Space
-from .level import Argmin, Level
+from .level import Apply, Argmin, Level
 from .linear import LinearSolver, System
 from .linear._base import unchanged
 from .solution import Solution
@@ -34,26 +34,36 @@ def tangent_system(
             project=lambda v: manifold.project(y, v),
             self_adjoint=level.self_adjoint,
         )
-    if isinstance(manifold, SymmetricFrames) and not space.ndim:
-        frame = manifold.frame(y)
-        folded = backend.symmetric_products(lambda v: frame.restrict(forward(frame.embed(v))), y)
+    if isinstance(manifold, Congruence) and not space.ndim:
+        l = manifold.factor(y)
+        folded = backend.symmetric_products(forward, l)
         if folded is not None:
-            return System(
-                space=space,
-                apply=folded,
-                raise_=unchanged,
-                project=lambda v: 0.5 * (v + v.mT),
-                self_adjoint=True,
-                enter=frame.restrict,
-                enter_guess=frame.coordinates,
-                leave=frame.embed,
-            )
+            return _in_coordinates(backend, folded, l, space)
     return System(
         space=space,
         apply=lambda v: manifold.project(y, forward(v)),
         raise_=lambda w: manifold.sharp(y, w),
         project=lambda v: manifold.project(y, v),
         self_adjoint=True,
+    )
+
+
+def _in_coordinates(backend: Backend, folded: Apply, l: Any, space: Space) -> System:
+    """The system of a folded form, in the coordinates v of the tangent vectors l v lᵀ."""
+
+    def coordinates(u: Tree) -> Tree:
+        inverse = backend.xp.linalg.inv(l)
+        return inverse @ u @ inverse.mT
+
+    return System(
+        space=space,
+        apply=folded,
+        raise_=unchanged,
+        project=lambda v: 0.5 * (v + v.mT),
+        self_adjoint=True,
+        enter=lambda w: l.mT @ w @ l,
+        enter_guess=coordinates,
+        leave=lambda v: l @ v @ l.mT,
     )
 
 

@@ -1,8 +1,8 @@
 """Geometry: pure functions of arrays. One manifold per file."""
 
+from ._base import Congruence as Congruence
 from ._base import Geodesic as Geodesic
 from ._base import Manifold as Manifold
-from ._base import SymmetricFrames as SymmetricFrames
 from .euclidean import Euclidean as Euclidean
 from .product import Product as Product
 from .spd import SPD as SPD

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 from ..backends import ShapeError, backend_of, namespace
 from ..backends._trees import leaves, tree_map
@@ -181,24 +181,12 @@ class Manifold(ABC):
         return tuple(len(shape) for shape in leaf_shapes(self.shape))
 
 
-class Frame(NamedTuple):
-    """Coordinates of a tangent space in which the metric is the dot product.
-
-    embed: coordinates → tangent vector · restrict: its transpose, covector → coordinates · coordinates: the inverse
-    of `embed`.
-    """
-
-    embed: Callable[[Array], Array]
-    restrict: Callable[[Array], Array]
-    coordinates: Callable[[Array], Array]
-
-
-class SymmetricFrames(Manifold):
-    """A manifold whose tangent spaces are isometric to the symmetric matrices with the dot product."""
+class Congruence(Manifold):
+    """A manifold of matrices with T_xM = {l v lᵀ : v symmetric} and ⟨l u lᵀ, l v lᵀ⟩ₓ = u·v for some l = l(x)."""
 
     @abstractmethod
-    def frame(self, x: Array) -> Frame:
-        """An isometry from the symmetric matrices onto T_xM."""
+    def factor(self, x: Array) -> Array:
+        """The matrix l."""
 
 
 class Geodesic(Manifold):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends import namespace
-from ._base import Frame, Geodesic, SymmetricFrames
+from ._base import Congruence, Geodesic
 from ._linalg import dot, eye_like, fit, sym
 from ._spectral import Exp, Log, Sqrt, spectral
 
@@ -14,7 +14,7 @@ Array = Any
 
 
 @dataclass(frozen=True)
-class SPD(Geodesic, SymmetricFrames):
+class SPD(Geodesic, Congruence):
     """Symmetric positive definite n × n matrices with ⟨u, v⟩ₓ = tr(x⁻¹u x⁻¹v). Bhatia 2007, ch. 6.
 
     x, u, w : (..., n, n). With x = llᵀ (Cholesky), a ↦ l⁻¹a l⁻ᵀ is an isometry that takes x to I: exp, log,
@@ -49,15 +49,9 @@ class SPD(Geodesic, SymmetricFrames):
         """sym(x⁻¹ u sym(w))."""
         return sym(namespace(x).linalg.inv(x) @ u @ sym(w))
 
-    def frame(self, x: Array) -> Frame:
-        """With x = llᵀ: v ↦ l v lᵀ."""
-        l = namespace(x).linalg.cholesky(sym(x))
-
-        def coordinates(u: Array) -> Array:
-            inverse = namespace(l).linalg.inv(l)
-            return inverse @ u @ inverse.mT
-
-        return Frame(lambda v: l @ v @ l.mT, lambda w: l.mT @ w @ l, coordinates)
+    def factor(self, x: Array) -> Array:
+        """The Cholesky factor l, x = llᵀ."""
+        return namespace(x).linalg.cholesky(sym(x))
 
     def retract(self, x: Array, u: Array) -> Array:
         """x + u + u x⁻¹u/2 = x/2 + (x + u) x⁻¹ (x + u)/2: positive for every u. Second order.

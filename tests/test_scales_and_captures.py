@@ -129,8 +129,8 @@ def test_a_form_folded_into_matrix_products_is_the_form(monkeypatch):
     calls = []
     plain = type(backend).symmetric_products
 
-    def counted(self, linear, like):
-        calls.append(plain(self, linear, like))
+    def counted(self, linear, factor):
+        calls.append(plain(self, linear, factor))
 
     monkeypatch.setattr(type(backend), "symmetric_products", counted)
     unfolded = nf.hypergradient(problem.problem(), w, m)

@@ -1,5 +1,6 @@
 """The tape: automatic differentiation for NumPy, CuPy and every other array-API library."""
 
+from . import sylvester as sylvester
 from .array import Traced as Traced
 from .array import TracedArray as TracedArray
 from .array import raw as raw
@@ -9,5 +10,3 @@ from .custom import custom_derivative as custom_derivative
 from .hoist import hoist as hoist
 from .namespace import TracedNamespace as TracedNamespace
 from .program import Program as Program
-from .sylvester import fold as fold
-from .sylvester import symmetric_products as symmetric_products

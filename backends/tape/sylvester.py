@@ -73,46 +73,63 @@ def _times(a: Array | None, b: Array | None) -> Array | None:
     return b if a is None else a if b is None else a @ b
 
 
-def symmetric_products(xp: Any, terms: list[Term], like: Array, eps: float) -> Callable[[Array], Array] | None:
-    """t ↦ sym(Σ L t R) for symmetric t, terms merged; None if too many are left. `like` is a matrix of the size."""
+def merge_symmetric(xp: Any, terms: list[Term], like: Array, eps: float) -> list[tuple[Array | None, Array]] | None:
+    """Pairs (left, right) with sym(Σ left t right) the symmetric part of the terms, for every symmetric t.
+
+    `left` may be None, the identity. None where more than a few pairs are left. `like` is a matrix of the size.
+    """
     n = like.shape[-1]
-    tol = 32 * n * eps
-    eye = xp.eye(n, dtype=like.dtype)
+    tol, eye = 32 * n * eps, xp.eye(n, dtype=like.dtype)
 
     def same(a: Array | None, b: Array | None) -> bool:
         if a is None or b is None:
             return a is b
-        if not abs(float(a[0, -1] - b[0, -1])) <= tol * (abs(float(a[0, -1])) + float(xp.max(xp.abs(a)))):
+        if a is b:
+            return True
+        largest = float(xp.max(xp.abs(a)))
+        if not abs(float(a[0, -1] - b[0, -1])) <= tol * largest:
             return False
-        return bool(xp.max(xp.abs(a - b)) <= tol * xp.max(xp.abs(a)))
+        return bool(xp.max(xp.abs(a - b)) <= tol * largest)
 
-    def trimmed(a: Array | None) -> Array | None:
-        return None if a is not None and same(eye, a) else a
-
-    merged: list[list[Any]] = []  # pairs [left, right]; left may be None, right may not
+    merged: list[list[Any]] = []
     for term in terms:
-        left, right = trimmed(term.left), trimmed(term.right)
-        if right is None:
+        left, right = term.left, term.right
+        if right is None:  # L t and t Lᵀ have the same symmetric part
             left, right = None, eye if left is None else left.mT
-        right = term.scale * right
         for pair in merged:
             if same(pair[0], left):
-                pair[1] = pair[1] + right
+                pair[1] = pair[1] + term.scale * right
                 break
-            if left is not None and same(pair[0], right.mT / term.scale):  # L t R and Rᵀ t Lᵀ are the same here
+            if left is not None and same(pair[0], right.mT):  # so have L t R and Rᵀ t Lᵀ
                 pair[1] = pair[1] + term.scale * left.mT
                 break
         else:
-            merged.append([left, right])
-    if not merged or len(merged) > MOST_TERMS:
-        return None
-    half = [(left, 0.5 * right) for left, right in merged]
+            merged.append([left, term.scale * right])
+    return [(left, right) for left, right in merged] if 0 < len(merged) <= MOST_TERMS else None
+
+
+def congruent(
+    xp: Any, pairs: list[tuple[Array | None, Array]], factor: Array, eps: float
+) -> list[tuple[Array | None, Array]]:
+    """The pairs of t ↦ lᵀ f(l t lᵀ) l for those of f, `factor` being l; a left factor that comes out as I is dropped."""
+    n = factor.shape[-1]
+    eye, transposed, found = xp.eye(n, dtype=factor.dtype), factor.mT, []
+    for left, right in pairs:
+        left = transposed @ factor if left is None else transposed @ left @ factor
+        is_identity = abs(float(left[0, 0]) - 1) <= 1e-3 and bool(xp.max(xp.abs(left - eye)) <= 32 * n * eps)
+        found.append((None if is_identity else left, transposed @ right @ factor))
+    return found
+
+
+def products(pairs: list[tuple[Array | None, Array]]) -> Callable[[Array], Array]:
+    """t ↦ sym(Σ left t right)."""
+    half = [(left, 0.5 * right) for left, right in pairs]
 
     def apply(t: Array) -> Array:
-        products = [(t if left is None else left @ t) @ right for left, right in half]
-        total = products[0]
-        for product in products[1:]:
-            total = total + product
+        terms = [(t if left is None else left @ t) @ right for left, right in half]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
         return total + total.mT
 
     return apply
