@@ -16,6 +16,7 @@ from ._base import Array, Backend, MakeOperator, Tree
 from ._errors import DTypeError, NoDerivativeError
 from ._jax_linear import linear_map
 from ._jax_namespace import xp
+from ._lyapunov import lyapunov_form
 
 _map = jax.tree_util.tree_map
 
@@ -112,6 +113,13 @@ class JaxBackend(Backend):
             raise NoDerivativeError(why)
 
         return constant(tree)
+
+    def symmetric_products(self, linear: Callable[[Array], Array], factor: Array) -> Callable[[Array], Array] | None:
+        """See the base class; found out by asking, and chosen when the compiled program runs."""
+        if factor.ndim != 2 or jnp.iscomplexobj(factor):
+            return None
+        holds, short, long = lyapunov_form(jnp, linear, factor, self.device(factor))
+        return lambda t: jax.lax.cond(holds, short, long, t)
 
     def forbid_captured(self, f: Callable[[], Tree], why: str) -> None:
         """See the base class; where no transformation is under way nothing can be captured."""

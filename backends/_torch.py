@@ -14,7 +14,8 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from . import _torch_graph, _torch_hoist, _torch_rule
 from ._base import Array, Backend, Tree
 from ._eager import EagerBackend
-from ._torch_graph import functorch
+from ._lyapunov import lyapunov_form
+from ._torch_graph import functorch, functorch_active
 from ._trees import leaves, tree_map
 
 
@@ -103,6 +104,13 @@ class TorchBackend(EagerBackend):
 
     def forbid_captured(self, f: Callable[[], Tree], why: str) -> None:
         """Nothing: see the base class."""
+
+    def symmetric_products(self, linear: Callable[[Array], Array], factor: Array) -> Callable[[Array], Array] | None:
+        """See the base class; found out by asking, in float32 and float64."""
+        if factor.ndim != 2 or factor.is_complex() or functorch_active() or not self.is_eager(factor):
+            return None
+        holds, short, _ = lyapunov_form(self.xp, linear, factor, factor.device)
+        return short if bool(holds) else None
 
     def constants(self) -> Any:
         """`torch.no_grad()`."""

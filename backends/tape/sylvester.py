@@ -111,7 +111,7 @@ def merge_symmetric(xp: Any, terms: list[Term], like: Array, eps: float) -> list
 def congruent(
     xp: Any, pairs: list[tuple[Array | None, Array]], factor: Array, eps: float
 ) -> list[tuple[Array | None, Array]]:
-    """The pairs of t ↦ lᵀ f(l t lᵀ) l for those of f, `factor` being l; a left factor that comes out as I is dropped."""
+    """The pairs of t ↦ lᵀ f(l t lᵀ) l from those of f, l = `factor`; a left factor that comes out as I is dropped."""
     n = factor.shape[-1]
     eye, transposed, found = xp.eye(n, dtype=factor.dtype), factor.mT, []
     for left, right in pairs:
