@@ -14,6 +14,18 @@ from jax.core import Tracer
 from . import _jax_solve
 from ._base import Array, Backend, MakeOperator, Tree
 from ._errors import DTypeError, NoDerivativeError
+from ._jax_leaves import (
+    conjugate_leaf,
+    conjugate_like,
+    covector,
+    differentiable,
+    given_tangent,
+    inexact_dtype,
+    narrowed,
+    strong,
+    tangent,
+    vector,
+)
 from ._jax_linear import linear_map
 from ._jax_namespace import xp
 from ._lyapunov import lyapunov_form
@@ -47,10 +59,10 @@ class JaxBackend(Backend):
         Raises `DTypeError` where a dtype of 64 bits is asked for and JAX was not told to keep 64 bits.
         """
         if dtype is None:
-            dtype = like.dtype if like is not None else _inexact_dtype(value)
-        if dtype is not None and _narrowed(dtype) != np.dtype(dtype):
+            dtype = like.dtype if like is not None else inexact_dtype(value)
+        if dtype is not None and narrowed(dtype) != np.dtype(dtype):
             raise DTypeError(
-                f"JAX would make {np.dtype(dtype)} silently {_narrowed(dtype)}: switch 64 bits on with "
+                f"JAX would make {np.dtype(dtype)} silently {narrowed(dtype)}: switch 64 bits on with "
                 "jax.config.update('jax_enable_x64', True) or `with jax.enable_x64(True)`, or give dtype="
             )
         if device is None and like is not None:
@@ -79,21 +91,21 @@ class JaxBackend(Backend):
         y, jax_pull = jax.vjp(f, *primals)
 
         def pull(cotangent: Tree) -> tuple[Tree, ...]:
-            return _map(_covector, primals, jax_pull(_map(_conjugate_like, y, cotangent)))
+            return _map(covector, primals, jax_pull(_map(conjugate_like, y, cotangent)))
 
         return y, pull
 
     def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
         """`jax.jvp`."""
-        y, moved = jax.jvp(f, tuple(primals), _map(_tangent, tuple(primals), tuple(tangents)))
-        return y, _map(_vector, y, moved)
+        y, moved = jax.jvp(f, tuple(primals), _map(tangent, tuple(primals), tuple(tangents)))
+        return y, _map(vector, y, moved)
 
     def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
         """`jax.linearize`."""
         y, jax_push = jax.linearize(f, *primals)
 
         def push(*tangents: Tree) -> Tree:
-            return _map(_vector, y, jax_push(*_map(_tangent, primals, tangents)))
+            return _map(vector, y, jax_push(*_map(tangent, primals, tangents)))
 
         return y, push
 
@@ -144,24 +156,24 @@ class JaxBackend(Backend):
 
         def rule(primals: tuple, tangents: tuple) -> tuple:
             out = wrapped(*primals)
-            given = tuple(map(_given_tangent, primals, tangents))
+            given = tuple(map(given_tangent, primals, tangents))
             live = [i for i, t in enumerate(given) if t is not None]
             if transposable or not all(
-                map(_differentiable, jax.tree_util.tree_leaves((out, [primals[i] for i in live])))
+                map(differentiable, jax.tree_util.tree_leaves((out, [primals[i] for i in live])))
             ):
-                return out, _map(_tangent, out, pushforward(primals, out, given))
+                return out, _map(tangent, out, pushforward(primals, out, given))
             needs = tuple(t is not None for t in given)
 
             def push(parameters: tuple, vectors: tuple) -> Tree:
                 primals, out = parameters
                 filled = dict(zip(live, vectors, strict=True))
                 moved = pushforward(primals, out, tuple(filled.get(i) for i in range(len(primals))))
-                return _map(_tangent, out, moved)
+                return _map(tangent, out, moved)
 
             def pull(parameters: tuple, cotangent: Tree) -> tuple:
                 primals, out = parameters
-                pulled = pullback(primals, out, _map(_conjugate_leaf, cotangent), needs)
-                return tuple(_map(_conjugate_leaf, pulled[i]) for i in live)
+                pulled = pullback(primals, out, _map(conjugate_leaf, cotangent), needs)
+                return tuple(_map(conjugate_leaf, pulled[i]) for i in live)
 
             return out, linear_map(push, pull, (primals, out), tuple(given[i] for i in live))
 
@@ -210,18 +222,18 @@ class JaxBackend(Backend):
 
         def advance(carry: tuple) -> tuple:
             step, inner = carry
-            return step + 1, _map(_strong, body(inner))
+            return step + 1, _map(strong, body(inner))
 
-        start = (jnp.zeros((), dtype=np.int32), _map(_strong, state))
+        start = (jnp.zeros((), dtype=np.int32), _map(strong, state))
         return jax.lax.while_loop(keep_on, advance, start)[1]
 
     def repeat(self, body: Callable[[Tree], Tree], state: Tree, *, steps: int) -> Tree:
         """`jax.lax.scan`. `body` must keep shapes and dtypes."""
 
         def advance(inner: Tree, _: None) -> tuple[Tree, None]:
-            return _map(_strong, body(inner)), None
+            return _map(strong, body(inner)), None
 
-        return jax.lax.scan(advance, _map(_strong, state), None, length=steps)[0]
+        return jax.lax.scan(advance, _map(strong, state), None, length=steps)[0]
 
     def jit(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
         """`jax.jit`, which compiles one function object once however often it is wrapped."""
@@ -254,70 +266,6 @@ def _concrete(leaf: Any) -> bool:
     if not isinstance(leaf, Tracer):
         return True
     return not isinstance(jax.lax.stop_gradient(leaf), Tracer)
-
-
-def _narrowed(dtype: Any) -> Any:
-    """The dtype that JAX makes of `dtype`."""
-    return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
-
-
-def _inexact_dtype(value: Any) -> Any:
-    """The dtype of a NumPy array of floats, which is worth an error when it is lost; None for the rest."""
-    if isinstance(value, (np.ndarray, np.inexact)) and np.issubdtype(value.dtype, np.inexact):
-        return value.dtype
-    return None
-
-
-def _differentiable(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
-def _float0(leaf: Any) -> Any:
-    return np.zeros(jnp.shape(leaf), dtype=jax.dtypes.float0)
-
-
-def _conjugate_leaf(leaf: Any) -> Any:
-    return jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf
-
-
-def _cast(value: Any, leaf: Any) -> Any:
-    dtype = jnp.result_type(leaf)
-    return value if getattr(value, "dtype", None) == dtype else jnp.asarray(value, dtype=dtype)
-
-
-def _conjugate_like(leaf: Any, cotangent: Any) -> Any:
-    return _conjugate_leaf(_cast(cotangent, leaf)) if _differentiable(leaf) else _float0(leaf)
-
-
-def _covector(leaf: Any, cotangent: Any) -> Any:
-    return _conjugate_leaf(cotangent) if _differentiable(leaf) else jnp.zeros_like(leaf)
-
-
-def _tangent(leaf: Any, tangent: Any) -> Any:
-    """The tangent as JAX wants it: of the dtype of the primal, float0 for integers."""
-    return _cast(tangent, leaf) if _differentiable(leaf) else _float0(leaf)
-
-
-def _vector(leaf: Any, tangent: Any) -> Any:
-    """The tangent as we give it: zeros instead of float0."""
-    return tangent if _differentiable(leaf) else jnp.zeros_like(leaf)
-
-
-def _is_zero(tangent: Any) -> bool:
-    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-
-
-def _given_tangent(primal: Tree, tangent: Tree) -> Tree | None:
-    """None where the whole tree does not move; zeros where only some of its leaves do not."""
-    if all(map(_is_zero, jax.tree_util.tree_leaves(tangent, is_leaf=_is_zero))):
-        return None
-    return _map(lambda p, t: jnp.zeros_like(p) if _is_zero(t) else t, primal, tangent)
-
-
-def _strong(leaf: Any) -> Array:
-    """`leaf` with a dtype of its own, so that a loop's state keeps its type."""
-    leaf = jnp.asarray(leaf)
-    return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
 def _no_transformation() -> bool:

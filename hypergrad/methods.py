@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, NamedTuple
 
 from ..backends import Backend, namespace
@@ -103,7 +104,7 @@ class RHGD(Method):
             found = solver.solve(backend, problem.lower, (x,), state.y, lower)
             return problem.upper(x, found.value), (x, found.value), backend.xp.max(found.steps)
 
-        if isinstance(self.step_size, (int, float)):
+        if isinstance(self.step_size, Real):
             t, good, certain = state.trial, space.flags(True, state.trial), None
             _, (x, y), work = trial(t)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...backends import Backend
 from .._settings import require_count, require_number
@@ -13,6 +13,7 @@ from ..level import Level
 from ..linear import System
 from ..solution import Solution, is_finite
 from ._base import Solver, cost_scale, default_tolerance, first_leaf, require_argmin
+from ._measured import Measured, choose, measure
 
 Array = Any
 Tree = Any
@@ -47,15 +48,9 @@ class TrustRegion(Solver):
         size = space.size(init)
         max_products = self.max_products or min(size, 1000)
 
-        def measure(y: Tree) -> _Measured:
-            value, w = level.value_and_residual(backend, outer, y)
-            w = manifold.project(y, w)
-            g = manifold.sharp(y, w)
-            return _Measured(y, value, w, g, xp.sqrt(xp.abs(space.dot(w, g))))
+        start = measure(backend, level, outer, space, init)
 
-        start = measure(init)
-
-        def limit(at: _Measured) -> Array:
+        def limit(at: Measured) -> Array:
             return tol * cost_scale(xp, at.value, start.value, start.norm)
 
         def running(state: Any) -> Any:
@@ -69,7 +64,7 @@ class TrustRegion(Solver):
             goal = xp.maximum(goal, 0.1 * limit(at))
             eta, image, eta_eta, at_boundary = _steihaug(system, w, radius, goal, done, max_products)
             predicted = -(space.dot(w, eta) + 0.5 * space.dot(image, eta))
-            new = measure(manifold.retract(at.point, system.leave(eta)))
+            new = measure(backend, level, outer, space, manifold.retract(at.point, system.leave(eta)))
             slack = noise * xp.maximum(xp.abs(at.value), xp.abs(start.value))
             ratio = space.ratio(at.value - new.value + slack, predicted + slack)
             good = xp.logical_and(
@@ -81,7 +76,7 @@ class TrustRegion(Solver):
             shrink = xp.logical_or(~good, ratio < 0.25)
             grow = xp.logical_and(ratio > 0.75, at_boundary)
             new_radius = xp.where(shrink, 0.25 * radius, xp.where(grow, 2 * radius, radius))
-            kept = _Measured(*(space.where(accepted, a, b) for a, b in zip(new, at, strict=True)))
+            kept = choose(space, accepted, new, at)
             stalled = xp.logical_and(at_floor, new.norm > 0.5 * at.norm)
             short = xp.logical_and(xp.logical_and(good, eta_eta <= tol**2), ~xp.logical_or(at_boundary, done))
             met = xp.logical_or(met, short)
@@ -94,16 +89,6 @@ class TrustRegion(Solver):
         state = (start, radius, space.counts(start.norm), space.flags(False, start.norm), stop)
         at, _, k, met, _ = backend.while_loop(running, step, state, max_steps=self.max_steps)
         return Solution(at.point, at.norm, k, xp.logical_or(met, at.norm <= limit(at)))
-
-
-class _Measured(NamedTuple):
-    """A point with the cost there, its projected differential, the gradient and the gradient's norm."""
-
-    point: Tree
-    value: Array
-    covector: Tree
-    gradient: Tree
-    norm: Array
 
 
 def _steihaug(
