@@ -84,46 +84,63 @@ def run(
     problem.lower.manifold.check_point(y0, "y0")
     x0, y0 = backend.forbid_gradient((x0, y0), NOT_DIFFERENTIABLE)
     check_captured(backend, problem, x0, y0)
-    begin = time.perf_counter()
     first, advance = prepared(_compiled, backend, problem, method)
+    begin = time.perf_counter()
     state = first(x0, y0)
-    record = _record(backend, 0, state, begin)
-    history = [record]
-    tol, start = method.tolerance(state.value), max(abs(record.value), record.gradient_norm)
+    history = [_record(backend, 0, state, begin)]
+    tol, start = method.tolerance(state.value), history[0]
+    largest, least = max(abs(start.value), start.gradient_norm), min(1.0, start.gradient_norm)
 
-    def scale(record: Record) -> float:
-        """What a gradient is small against, as in `cost_scale` of the solvers."""
-        return max(min(abs(record.value), start), min(1.0, history[0].gradient_norm))
+    def met(record: Record) -> bool:
+        """Whether the gradient is small against the size of the value, as in `cost_scale` of the solvers."""
+        return record.gradient_norm <= tol * max(min(abs(record.value), largest), least)
 
-    reason = "steps" if _finite(record) else "not finite"
+    def proceed(state: State) -> tuple[State, Record]:
+        new = advance(state)
+        return new, _record(backend, len(history), new, begin)
+
     with _Bar(steps, progress) as bar:
-        bar.show(record)
-        stopped = callback is not None and bool(callback(record, state))
-        while reason == "steps" and not stopped and len(history) <= steps:
-            if record.gradient_norm <= tol * scale(record):
-                reason = "tolerance"
-                break
-            new = advance(state)
-            if not backend.to_numpy(new.good).all():
-                new_record = _record(backend, len(history), new, begin)
-                reason = "no descent" if _finite(new_record) else "not finite"
-                break
-            state, record = new, _record(backend, len(history), new, begin)
-            history.append(record)
-            bar.show(record)
-            stopped = callback is not None and bool(callback(record, state))
-        if stopped:
-            reason = "callback"
-        elif reason == "steps" and record.gradient_norm <= tol * scale(record):
-            reason = "tolerance"
+
+        def report(state: State) -> bool:
+            bar.show(history[-1])
+            return callback is not None and bool(callback(history[-1], state))
+
+        state, reason = _iterate(backend, state, history, steps, proceed, report, met)
     if reason == "not finite":
         warnings.warn(
-            f"the run met a value or gradient that is not finite after {record.step} steps and stopped at the last "
-            "finite state; try smaller steps or another start",
+            f"the run met a value or gradient that is not finite after {history[-1].step} steps and stopped at the "
+            "last finite state; try smaller steps or another start",
             ConvergenceWarning,
             stacklevel=2,
         )
     return Result(state.x, state.y, state.value, state.gradient, reason == "tolerance", reason, history)
+
+
+def _iterate(
+    backend: Backend,
+    state: State,
+    history: list[Record],
+    steps: int,
+    proceed: Callable[[State], tuple[State, Record]],
+    report: Callable[[State], bool],
+    met: Callable[[Record], bool],
+) -> tuple[State, str]:
+    """Step until there is a reason to stop: the last good state, and the reason. `history` grows."""
+    while True:
+        stopped = report(state)
+        if not _finite(history[-1]):
+            return state, "not finite"
+        if stopped:
+            return state, "callback"
+        if met(history[-1]):
+            return state, "tolerance"
+        if len(history) > steps:
+            return state, "steps"
+        new, record = proceed(state)
+        if not backend.to_numpy(new.good).all():
+            return state, "no descent" if _finite(record) else "not finite"
+        state = new
+        history.append(record)
 
 
 @lru_cache(maxsize=16)
