@@ -170,10 +170,6 @@ class Backend(ABC):
         def forward(parameters: Tree, b: Tree) -> Tree:
             return solve(make(parameters)[0], b)
 
-        def swapped(parameters: Tree) -> Any:
-            apply, transpose = make(parameters)
-            return transpose, apply
-
         def pushforward(primals: tuple, v: Tree, tangents: tuple) -> Tree:
             (parameters, _), (d_parameters, d_b) = primals, tangents
             right = d_b
@@ -184,7 +180,7 @@ class Backend(ABC):
 
         def pullback(primals: tuple, v: Tree, cotangent: Tree, needs: tuple[bool, ...]) -> tuple:
             parameters, _ = primals
-            b_bar = self.linear_solve(swapped, parameters, cotangent, transpose_solve, solve)
+            b_bar = self.linear_solve(transposed(make), parameters, cotangent, transpose_solve, solve)
             if not needs[0]:
                 return None, b_bar
             _, pull = self.vjp(lambda p: make(p)[0](v), parameters)
@@ -239,6 +235,16 @@ class Backend(ABC):
 
     def __repr__(self) -> str:
         return f"<nestfold backend {self.name}>"
+
+
+def transposed(make: MakeOperator) -> MakeOperator:
+    """The transposed operator."""
+
+    def swapped(parameters: Tree) -> tuple[Callable[[Tree], Tree], Callable[[Tree], Tree]]:
+        apply, transpose = make(parameters)
+        return transpose, apply
+
+    return swapped
 
 
 def negative(a: Array) -> Array:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backends import Backend
+from ..backends._base import transposed
 from ..backends._trees import tree_map
 from ._space import Space
 from ._system import solve_system, tangent_system
@@ -66,12 +67,8 @@ def implicit_solution(
         (captured, outer), _ = primals
         p = (captured, outer, y)
 
-        def swapped(p: Tree) -> Any:
-            forward, backward = make(p)
-            return backward, forward
-
         b = manifold.project(y, cotangent)
-        adjoint = backend.linear_solve(swapped, p, b, solver(p, True), solver(p, False))
+        adjoint = backend.linear_solve(transposed(make), p, b, solver(p, True), solver(p, False))
         _, pull = backend.vjp(lambda p: level_at(p[0]).residual(backend, p[1], y), (captured, outer))
         return tree_map(lambda a: -a, pull(adjoint)[0]), None
 

@@ -60,21 +60,29 @@ class Level(ABC):
 def completed(level: Level, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
     """P D P + (I - P) and its transpose: invertible on the whole ambient space where D is on the tangent space.
 
+    D is recorded when first needed: a solver that works on the tangent space never asks.
+
     Its derivative sees the tangent space move with y; that of P D P alone does not, and second derivatives of
     a solution on a curved manifold are then wrong.
     """
-    forward, backward = level.operator(backend, outer, y)
-    project = level.manifold.project
+    project, made = level.manifold.project, []
 
-    def complete(apply: Apply) -> Apply:
+    def operator() -> tuple[Apply, Apply]:
+        if not made:
+            made.append(level.operator(backend, outer, y))
+        return made[0]
+
+    def complete(which: int) -> Apply:
         def applied(v: Tree) -> Tree:
             tangent = project(y, v)
-            inside = project(y, apply(tangent))
+            inside = project(y, operator()[which](tangent))
             return tree_map(lambda a, b, c: a + (b - c), inside, v, tangent)
 
         return applied
 
-    return complete(forward), complete(backward)
+    if backend.compiles:
+        operator()  # see `_derivative`
+    return complete(0), complete(1)
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Argmin(Level):
         """
         manifold = self.manifold
         w, curve = backend.vjp(lambda p: self.residual(backend, outer, p), y)
-        _, bend = backend.vjp(lambda v: manifold.connection(y, w, v), zeros_like(y))
+        _, bend = backend.vjp(lambda v: manifold.connection(y, w, v), manifold.zero_tangent(y))
 
         def apply(v: Tree) -> Tree:
             return tree_map(lambda a, b: a + b, curve(v)[0], bend(v)[0])
@@ -230,8 +238,3 @@ def _derivative(backend: Backend, function: Callable[[Tree], Tree], y: Tree) -> 
         return made["backward"](w)[0]
 
     return forward, backward
-
-
-def zeros_like(tree: Tree) -> Tree:
-    """Zeros shaped like the leaves of `tree`."""
-    return tree_map(lambda a: namespace(a).zeros_like(a), tree)

@@ -132,7 +132,7 @@ def _steihaug(
             new,
             beta * (eta_p + alpha * p_p),
             new + beta**2 * p_p,
-            reach,
+            xp.where(done, eta_eta, reach),
             xp.logical_or(at_boundary, xp.logical_and(leaves_region, ~done)),
             xp.logical_or(done, xp.logical_or(leaves_region, xp.logical_or(small, ~xp.isfinite(new)))),
         )
