@@ -12,6 +12,10 @@ from ._registry import available_backends as available_backends
 from ._registry import backend_of as backend_of
 from ._registry import get_backend as get_backend
 from ._registry import namespace as namespace
+from ._registry import traced as traced
+from ._rules import CustomDerivative as CustomDerivative
+from ._rules import checkpoint as checkpoint
+from ._rules import custom_derivative as custom_derivative
 from ._transforms import grad as grad
 from ._transforms import hessian as hessian
 from ._transforms import hvp as hvp

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat
 import numpy as np
@@ -14,18 +14,22 @@ import numpy as np
 from ._base import Array, Tree
 from ._eager import EagerBackend
 from ._errors import NoDerivativeError, ShapeError
-from ._trees import flatten, leaves, tree_map
+from ._trees import flatten, leaves, still, tree_map
 from .tape import (
     Program,
     Tape,
     Traced,
     TracedArray,
     TracedNamespace,
+    WrappedNamespace,
+    checkpoint,
     custom_derivative,
     hoist,
+    open_tapes,
     raw,
     substituted,
     sylvester,
+    top_tape,
 )
 
 
@@ -34,17 +38,24 @@ class ArrayAPIBackend(EagerBackend):
 
     #: what a traced array of this library is made as
     traced_kind: type[Traced] = TracedArray
+    #: functions that do what those of `xp` do, in less time
+    direct: ClassVar[dict[str, Callable[..., Any]]] = {}
 
     def __init__(self) -> None:
         self.traced_namespace = TracedNamespace(self)
+        self.wrapped_namespace = WrappedNamespace(self)
         self._inexact: dict[Any, bool] = {}
 
     @abstractmethod
     def add_at(self, flat: Array, places: Array, values: Array) -> None:
         """`flat[places] += values`, repeated places adding up; in place, on plain arrays of one axis."""
 
+    def is_array(self, leaf: Any) -> bool:
+        """See the base class."""
+        return isinstance(leaf, Traced) or self.owns(leaf)
+
     def is_inexact(self, leaf: Any) -> bool:
-        """Whether a derivative with respect to this leaf makes sense: real or complex floating point."""
+        """See the base class."""
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
             return False
@@ -55,6 +66,10 @@ class ArrayAPIBackend(EagerBackend):
         return found
 
     # -- arrays ------------------------------------------------------------------------------------
+    def one(self, like: Array) -> Array:
+        """See the base class."""
+        return self.xp.ones_like(raw(like))
+
     def is_eager(self, *trees: Tree) -> bool:
         """Always: these libraries compute at once."""
         return True
@@ -65,6 +80,10 @@ class ArrayAPIBackend(EagerBackend):
             dtype = like.dtype if dtype is None else dtype
             device = self.device(like) if device is None else device
         return self.xp.asarray(value, dtype=dtype, device=device)
+
+    def copied(self, array: Array) -> Array:
+        """A copy of a plain array."""
+        return self.xp.asarray(array, copy=True)
 
     def device(self, array: Array) -> Any:
         """See the base class."""
@@ -94,28 +113,33 @@ class ArrayAPIBackend(EagerBackend):
         single = len(primals) == 1 and hasattr(primals[0], "dtype")
         ins, rebuild = (list(primals), tuple) if single else flatten(primals)
         ins = [substituted(x) for x in ins]
-        moving = [self.is_inexact(x) for x in ins]
-        traced = [tape.input(x) if m else x for x, m in zip(ins, moving, strict=True)]
+        traced, inputs = [], []
+        for x in ins:
+            moving = self.is_inexact(x)
+            inputs.append(len(tape.nodes) if moving else -1)
+            traced.append(tape.input(x) if moving else x)
+        token = open_tapes.set((*open_tapes.get(), tape))
         try:
             outs, rebuild_out = flatten(f(*rebuild(traced)))
         finally:
+            open_tapes.reset(token)
             tape.is_open = False
-        mine = [isinstance(o, Traced) and o._tape is tape for o in outs]
-        values = [o.value if m else o for o, m in zip(outs, mine, strict=True)]
-        program = Program(
-            tape,
-            [t._index if m else -1 for t, m in zip(traced, moving, strict=True)],
-            [o._index if m else None for o, m in zip(outs, mine, strict=True)],
-        )
+        values, outputs = [], []
+        for o in outs:
+            mine = isinstance(o, Traced) and o._tape is tape
+            outputs.append(o._index if mine else None)
+            values.append(o.value if mine else o)
+        program = Program(tape, inputs, outputs)
         tape.nodes = []
         return ins, values, rebuild_out, program, rebuild
 
     def vjp(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]:
         """See the base class."""
         ins, values, rebuild_out, program, rebuild = self._trace(f, primals)
+        kinds = self._kinds(values)
 
         def pull(cotangent: Tree) -> tuple[Tree, ...]:
-            pulled = program.pull(self._matched(cotangent, values, "cotangent"))
+            pulled = program.pull(self._matched(cotangent, values, kinds, "cotangent"))
             return rebuild([self._zero(x) if p is None else p for p, x in zip(pulled, ins, strict=True)])
 
         return rebuild_out(values), pull
@@ -123,33 +147,36 @@ class ArrayAPIBackend(EagerBackend):
     def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
         """See the base class."""
         ins, values, rebuild_out, program, _ = self._trace(f, primals)
+        kinds = self._kinds(ins)
 
         def push(*tangents: Tree) -> Tree:
-            pushed = program.push(self._matched(tangents, ins, "tangent"))
+            pushed = program.push(self._matched(tangents, ins, kinds, "tangent"))
             return rebuild_out([self._zero(v) if t is None else t for t, v in zip(pushed, values, strict=True)])
 
         return rebuild_out(values), push
 
-    def _matched(self, tree: Tree, likes: list[Any], what: str) -> list[Any]:
-        """The leaves of a cotangent or tangent, of the shapes and dtypes of `likes`."""
-        found = list(leaves(tree))
-        if len(found) != len(likes):
-            raise ShapeError(f"a {what} of {len(found)} arrays was given where {len(likes)} are expected")
-        for i, (given, like) in enumerate(zip(found, likes, strict=True)):
-            if not self.is_inexact(like):
+    def _kinds(self, likes: list[Any]) -> list[Any]:
+        """The shapes and dtypes of the leaves of a tree; None for those that cannot move."""
+        return [(x.shape, x.dtype) if self.is_inexact(x) else None for x in likes]
+
+    def _matched(self, tree: Tree, likes: list[Any], kinds: list[Any], what: str) -> list[Any]:
+        """The leaves of a cotangent or tangent, of the shapes and dtypes (`kinds`) of `likes`."""
+        found = leaves(tree)
+        if len(found) != len(kinds):
+            raise ShapeError(f"a {what} of {len(found)} arrays was given where {len(kinds)} are expected")
+        for i, (given, kind) in enumerate(zip(found, kinds, strict=True)):
+            if kind is None:
                 continue
-            shape = getattr(given, "shape", None)
-            if shape is None:
-                given = found[i] = self.asarray(given, like=like)
-                shape = given.shape
-            if shape != like.shape:
-                raise ShapeError(f"a {what} of shape {shape} was given where {like.shape} is expected")
-            if given.dtype != like.dtype:
-                found[i] = self.traced_namespace.fit_dtype(given, like.dtype)
+            if getattr(given, "shape", None) is None:
+                given = found[i] = self.asarray(given, like=likes[i])
+            if given.shape != kind[0]:
+                raise ShapeError(f"a {what} of shape {given.shape} was given where {kind[0]} is expected")
+            if given.dtype != kind[1]:
+                found[i] = self.traced_namespace.fit_dtype(given, kind[1])
         return found
 
     def _zero(self, like: Any) -> Any:
-        return self.traced_namespace.zeros_like(like) if hasattr(like, "dtype") else like * 0
+        return self.traced_namespace.zeros_like(like) if hasattr(like, "dtype") else still(like)
 
     def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
         """See the base class: one run of the linear program."""
@@ -164,7 +191,7 @@ class ArrayAPIBackend(EagerBackend):
         ramp = xp.arange(factor.shape[-1], dtype=factor.dtype, device=self.device(factor))
         probe = xp.cos(ramp[:, None] + ramp[None, :])
         _, values, _, program, _ = self._trace(linear, (probe,))
-        terms = sylvester.fold(program) if len(values) == 1 else None
+        terms = sylvester.fold(program, probe.shape) if len(values) == 1 else None
         pairs = None if terms is None else sylvester.merge_symmetric(xp, terms, factor, eps)
         if pairs is None:
             return None
@@ -180,8 +207,7 @@ class ArrayAPIBackend(EagerBackend):
 
     def forbid_gradient(self, tree: Tree, why: str) -> Tree:
         """See the base class: raises at once for a traced array."""
-        found = [substituted(leaf) for leaf in leaves(tree)]
-        if any(isinstance(leaf, Traced) for leaf in found):
+        if top_tape([substituted(leaf) for leaf in leaves(tree)]) is not None:
             raise NoDerivativeError(why)
         return tree
 
@@ -190,6 +216,10 @@ class ArrayAPIBackend(EagerBackend):
     ) -> Callable[..., Tree]:
         """See the base class; both rules are used."""
         return custom_derivative(self.traced_namespace, function, pushforward, pullback)
+
+    def checkpoint(self, f: Callable[..., Tree], *args: Tree) -> Tree:
+        """See the base class: one node of the tape."""
+        return checkpoint(self, f, args)
 
     def hoist(self, f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
         """See the base class: traced arrays are recognised, and replaced, where an operation meets them."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ._trees import tree_map
+from ._trees import Skeleton, matching, split, tree_map
 
 Tree = Any
 Array = Any
@@ -35,6 +35,26 @@ class Backend(ABC):
     @abstractmethod
     def owns(self, leaf: Any) -> bool:
         """Whether `leaf` is an array of this framework."""
+
+    def is_node(self, leaf: Any) -> bool:
+        """Whether `leaf` is a tree to this framework, though none to nestfold."""
+        return False
+
+    def is_array(self, leaf: Any) -> bool:
+        """Whether `leaf` is an array, traced or not, as opposed to a number or another object."""
+        return self.owns(leaf)
+
+    @abstractmethod
+    def is_inexact(self, leaf: Any) -> bool:
+        """Whether `leaf` is an array of real or complex floating point: whether it can move."""
+
+    def split(self, tree: Tree) -> tuple[list[Array], Skeleton]:
+        """The arrays in `tree`, and the rest of it."""
+        return split(tree, self.is_array)
+
+    def matching(self, tree: Tree, like: Tree, what: str) -> list[Any]:
+        """What stands in `tree`, called `what` in errors, where the leaves of `like` stand; None may stand there."""
+        return matching(tree, like, what)
 
     @abstractmethod
     def is_eager(self, *trees: Tree) -> bool:
@@ -63,6 +83,10 @@ class Backend(ABC):
     def is_complex(self, array: Array) -> bool:
         """Whether the dtype is complex."""
         return bool(self.xp.isdtype(array.dtype, "complex floating"))
+
+    def one(self, like: Array) -> Array:
+        """1, as an array of no axes like this one: the cotangent of a value."""
+        return self.xp.ones_like(like)
 
     def ratio(self, a: Array, b: Array) -> Array:
         """A / b, entry by entry, and 0 where b = 0."""
@@ -144,6 +168,10 @@ class Backend(ABC):
         made of operations that the framework itself can transpose (no other such function called on
         tangents): JAX then needs no `pullback` and traces less.
         """
+
+    @abstractmethod
+    def checkpoint(self, f: Callable[..., Tree], *args: Tree) -> Tree:
+        """`f(*args)`, of which a derivative keeps the inputs alone and runs `f` again; see `nestfold.checkpoint`."""
 
     @abstractmethod
     def hoist(self, f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[Array, ...]]:

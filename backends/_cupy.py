@@ -19,6 +19,10 @@ class TracedCupyArray(TracedArray):
     __slots__ = ()
     __array_ufunc__ = None  # pyright: ignore[reportAssignmentType]
 
+    def __cupy_override_elementwise_kernel__(self, kernel: Any, *args: Any, **keywords: Any) -> Any:
+        """A universal function of CuPy, or of `cupyx.scipy.special`, met this array: the function of its name."""
+        return self._tape.ns.array_ufunc(kernel, "__call__", args, **keywords)
+
 
 class CupyBackend(ArrayAPIBackend):
     """CuPy's arrays."""

@@ -11,24 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from . import _jax_solve
+from . import _jax_flat, _jax_solve
 from ._base import Array, Backend, MakeOperator, Tree
 from ._errors import DTypeError, NoDerivativeError
 from ._jax_leaves import (
     conjugate_leaf,
-    conjugate_like,
-    covector,
     differentiable,
+    float0,
+    float0_or_zero,
     given_tangent,
     inexact_dtype,
+    moving,
     narrowed,
     strong,
     tangent,
-    vector,
+    with_moving,
 )
 from ._jax_linear import linear_map
 from ._jax_namespace import xp
 from ._lyapunov import lyapunov_form
+from ._trees import Skeleton
 
 _map = jax.tree_util.tree_map
 
@@ -44,6 +46,26 @@ class JaxBackend(Backend):
     def owns(self, leaf: Any) -> bool:
         """Whether `leaf` is a `jax.Array`, traced ones included."""
         return isinstance(leaf, jax.Array)
+
+    def is_node(self, leaf: Any) -> bool:
+        """Whether the type of `leaf` is registered with JAX."""
+        return not jax.tree_util.all_leaves([leaf])
+
+    def is_array(self, leaf: Any) -> bool:
+        """Whether `leaf` is an array of JAX or NumPy."""
+        return _jax_flat.is_array(leaf)
+
+    def is_inexact(self, leaf: Any) -> bool:
+        """See the base class."""
+        return _jax_flat.is_array(leaf) and differentiable(leaf)
+
+    def split(self, tree: Tree) -> tuple[list[Array], Skeleton]:
+        """See the base class; through the nodes that are registered with JAX, too."""
+        return _jax_flat.split(tree)
+
+    def matching(self, tree: Tree, like: Tree, what: str) -> list[Any]:
+        """See the base class."""
+        return _jax_flat.matching(tree, like, what)
 
     def is_eager(self, *trees: Tree) -> bool:
         """Whether the values can be looked at: also inside an eager `jax.grad`, never under `jit` or `vmap`.
@@ -88,30 +110,24 @@ class JaxBackend(Backend):
     # -- differentiation ----------------------------------------------------------------------------
     def vjp(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]:
         """`jax.vjp`, its cotangents conjugated into those of Re⟨conj(a), b⟩."""
-        y, jax_pull = jax.vjp(f, *primals)
-
-        def pull(cotangent: Tree) -> tuple[Tree, ...]:
-            return _map(covector, primals, jax_pull(_map(conjugate_like, y, cotangent)))
-
-        return y, pull
+        return _jax_flat.vjp(f, *primals)
 
     def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
         """`jax.jvp`."""
-        y, moved = jax.jvp(f, tuple(primals), _map(tangent, tuple(primals), tuple(tangents)))
-        return y, _map(vector, y, moved)
+        return _jax_flat.jvp(f, primals, tangents)
 
     def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
         """`jax.linearize`."""
-        y, jax_push = jax.linearize(f, *primals)
+        return _jax_flat.linearize(f, *primals)
 
-        def push(*tangents: Tree) -> Tree:
-            return _map(vector, y, jax_push(*_map(tangent, primals, tangents)))
-
-        return y, push
+    def checkpoint(self, f: Callable[..., Tree], *args: Tree) -> Tree:
+        """`jax.checkpoint`; `f` itself where no transformation is under way."""
+        return f(*args) if _no_transformation() else _jax_flat.checkpoint(f, *args)
 
     def stop_gradient(self, tree: Tree) -> Tree:
         """`jax.lax.stop_gradient`."""
-        return jax.lax.stop_gradient(tree)
+        arrays, skeleton = _jax_flat.split(tree)
+        return skeleton.fill(jax.lax.stop_gradient(arrays))
 
     def forbid_gradient(self, tree: Tree, why: str) -> Tree:
         """The identity, with a derivative rule that raises."""
@@ -157,25 +173,25 @@ class JaxBackend(Backend):
         def rule(primals: tuple, tangents: tuple) -> tuple:
             out = wrapped(*primals)
             given = tuple(map(given_tangent, primals, tangents))
-            live = [i for i, t in enumerate(given) if t is not None]
-            if transposable or not all(
-                map(differentiable, jax.tree_util.tree_leaves((out, [primals[i] for i in live])))
-            ):
+            if transposable:
                 return out, _map(tangent, out, pushforward(primals, out, given))
+            live = [i for i, t in enumerate(given) if t is not None]
             needs = tuple(t is not None for t in given)
 
-            def push(parameters: tuple, vectors: tuple) -> Tree:
+            def push(parameters: tuple, vectors: list) -> list[Array]:
                 primals, out = parameters
-                filled = dict(zip(live, vectors, strict=True))
-                moved = pushforward(primals, out, tuple(filled.get(i) for i in range(len(primals))))
-                return _map(tangent, out, moved)
+                filled = {i: with_moving(primals[i], v) for i, v in zip(live, vectors, strict=True)}
+                return moving(out, pushforward(primals, out, tuple(filled.get(i) for i in range(len(primals)))))
 
-            def pull(parameters: tuple, cotangent: Tree) -> tuple:
+            def pull(parameters: tuple, cotangents: list[Array]) -> list:
                 primals, out = parameters
-                pulled = pullback(primals, out, _map(conjugate_leaf, cotangent), needs)
-                return tuple(_map(conjugate_leaf, pulled[i]) for i in live)
+                pulled = pullback(primals, out, with_moving(out, map(conjugate_leaf, cotangents)), needs)
+                return [list(map(conjugate_leaf, moving(primals[i], pulled[i]))) for i in live]
 
-            return out, linear_map(push, pull, (primals, out), tuple(given[i] for i in live))
+            if not live or not moving(out, out):
+                return out, _map(float0_or_zero, out)
+            moved = linear_map(push, pull, (primals, out), [moving(primals[i], given[i]) for i in live])
+            return out, with_moving(out, moved, float0)
 
         wrapped.defjvp(rule, symbolic_zeros=True)
         return wrapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -74,6 +75,24 @@ def given_tangent(primal: Tree, tangent: Tree) -> Tree | None:
     if all(map(is_zero, jax.tree_util.tree_leaves(tangent, is_leaf=is_zero))):
         return None
     return jax.tree_util.tree_map(lambda p, t: jnp.zeros_like(p) if is_zero(t) else t, primal, tangent)
+
+
+def float0_or_zero(leaf: Any) -> Any:
+    """The tangent that is zero, as JAX wants it."""
+    return jnp.zeros_like(leaf) if differentiable(leaf) else float0(leaf)
+
+
+def moving(tree: Tree, vector: Tree | None) -> list[Array]:
+    """The entries of a vector that belong to floating-point leaves of `tree`; None is zero."""
+    found = jax.tree_util.tree_leaves(tree)
+    given = [jnp.zeros_like(x) for x in found] if vector is None else jax.tree_util.tree_leaves(vector)
+    return [cast(v, x) for x, v in zip(found, given, strict=True) if differentiable(x)]
+
+
+def with_moving(tree: Tree, entries: Iterable[Array], other: Callable[[Any], Any] = jnp.zeros_like) -> Tree:
+    """The vector like `tree` with these entries at its floating-point leaves, and `other` at the rest."""
+    rest = iter(entries)
+    return jax.tree_util.tree_map(lambda x: next(rest) if differentiable(x) else other(x), tree)
 
 
 def strong(leaf: Any) -> Array:

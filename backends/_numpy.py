@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat.numpy as xp
 import numpy as np
@@ -12,25 +12,57 @@ from ._base import Array
 from .tape import raw
 
 
+def _broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    if x.shape != () or type(shape) is not tuple or -1 in shape:
+        return np.broadcast_to(x, shape)
+    spread = np.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))
+    spread.flags.writeable = False
+    return spread
+
+
+def _reshape(x: Any, shape: tuple[int, ...], **static: Any) -> Any:
+    return xp.reshape(x, shape, **static) if static else x.reshape(shape)
+
+
+def _sum(x: Any, axis: Any = None, keepdims: bool = False, **static: Any) -> Any:
+    return np.add.reduce(x, axis, keepdims=keepdims, **static)
+
+
 class NumpyBackend(ArrayAPIBackend):
     """NumPy's arrays and scalars."""
 
     name = "numpy"
     xp = xp
+    direct: ClassVar = {"broadcast_to": _broadcast_to, "reshape": _reshape, "sum": _sum}
 
     def owns(self, leaf: Any) -> bool:
-        """NumPy's arrays and scalars."""
+        """NumPy's arrays and scalars; raises `TypeError` for those whose arithmetic is not that of arrays."""
+        if type(leaf) is np.ndarray:
+            return True
+        if isinstance(leaf, (np.matrix, np.ma.MaskedArray)):
+            raise TypeError(
+                f"NumPy's {type(leaf).__name__} has arithmetic of its own, which has no derivative rules: "
+                "pass np.asarray of it, and the mask of a masked array beside it"
+            )
         return isinstance(leaf, (np.ndarray, np.generic))
 
     def is_complex(self, array: Array) -> bool:
         """See the base class."""
         return array.dtype.kind == "c"
 
+    def one(self, like: Array) -> Array:
+        """See the base class."""
+        return like.dtype.type(1)
+
     def ratio(self, a: Array, b: Array) -> Array:
         """See the base class; a single number is by far the commonest case."""
         if isinstance(b, np.generic):
             return a / b if b != 0 else 0 * a
         return super().ratio(a, b)
+
+    def copied(self, array: Array) -> Array:
+        """See the base class; of its own class."""
+        return array.copy()
 
     def to_numpy(self, array: Array) -> Any:
         """See the base class."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from . import _generic as generic
 from ._base import Backend
 from ._errors import BackendMismatchError, BackendUnavailableError
 from ._trees import leaves
@@ -60,7 +61,7 @@ def _lookup(leaf: Any) -> Backend | None:
         return _by_type[kind]
     except KeyError:
         pass
-    found = next((b for b in _loaded() if b.owns(leaf)), None)
+    found = next((b for b in _loaded() if b.owns(leaf) or b.is_node(leaf)), None) or generic.make(leaf)
     if found is not None or isinstance(leaf, (int, float, complex, str, bytes, type(None))):
         _by_type[kind] = found
     return found
@@ -72,6 +73,18 @@ def backend_of(*trees: Any) -> Backend:
     Raises `BackendMismatchError`, naming the frameworks, when they are of two, and `TypeError` when
     there is no array at all.
     """
+    found = owner(*trees)
+    if found is None:
+        kinds = sorted({type(leaf).__name__ for tree in trees for leaf in leaves(tree)})
+        raise TypeError(
+            f"no array of a known framework among {', '.join(kinds) or 'no arguments'}; "
+            f"nestfold works on arrays of {', '.join(_ADAPTERS)}"
+        )
+    return found
+
+
+def owner(*trees: Any) -> Backend | None:
+    """`backend_of`, and None where there is no array at all."""
     found: Backend | None = None
     for tree in trees:
         for leaf in leaves(tree):
@@ -84,12 +97,6 @@ def backend_of(*trees: Any) -> Backend:
                     "convert one of them first (get_backend(name).asarray(get_backend(other).to_numpy(array)))"
                 )
             found = backend
-    if found is None:
-        kinds = sorted({type(leaf).__name__ for tree in trees for leaf in leaves(tree)})
-        raise TypeError(
-            f"no array of a known framework among {', '.join(kinds) or 'no arguments'}; "
-            f"nestfold works on arrays of {', '.join(_ADAPTERS)}"
-        )
     return found
 
 
@@ -101,3 +108,17 @@ def namespace(*arrays: Any) -> Any:
             return array._tape.ns
         found = found or _by_type.get(type(array))
     return (found or backend_of(*arrays)).xp
+
+
+def traced(xp: Any) -> Any:
+    """An array API namespace over `xp` (NumPy, CuPy, array_api_strict) whose arrays are all wrapped by the tape.
+
+    Its arrays are constants: functions, operators, writes and casts to Python's scalars work as those of `xp`
+    do, through the code that runs while a derivative is taken; `grad` and its kin take them like any other.
+    Raises `TypeError` for a framework that has an autodiff of its own.
+    """
+    backend = backend_of(xp.zeros((), dtype=xp.float32, device=None))
+    wrapped = getattr(backend, "wrapped_namespace", None)
+    if wrapped is None:
+        raise TypeError(f"{backend.name} has automatic differentiation of its own, and its arrays are never wrapped")
+    return wrapped

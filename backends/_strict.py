@@ -7,9 +7,9 @@ from typing import Any
 import array_api_strict as xp
 import numpy as np
 
-from ._array_api import ArrayAPIBackend
 from ._base import Array
 from ._errors import NoDerivativeError
+from ._generic import GenericBackend
 from .tape import Tape, Traced, raw
 
 _Array: type = type(xp.asarray(0))
@@ -32,38 +32,24 @@ class TracedStrictArray(Traced, _Array):
 
     @property
     def _array(self) -> Any:
+        if not self._tape.level:
+            return raw(self)._array
         raise NoDerivativeError(
             "a function of array_api_strict was called on an array that is being differentiated; "
             "call that of nestfold.namespace(array) instead"
         )
 
 
-class StrictBackend(ArrayAPIBackend):
+class StrictBackend(GenericBackend):
     """array_api_strict's arrays."""
 
-    name = "array_api_strict"
-    xp = xp
     traced_kind = TracedStrictArray
 
-    def owns(self, leaf: Any) -> bool:
-        """array_api_strict's arrays."""
-        return isinstance(leaf, _Array)
-
-    def is_inexact(self, leaf: Any) -> bool:
-        """See the base class; NumPy's dtypes must not be compared with these."""
-        return isinstance(leaf, _Array) and super().is_inexact(leaf)
-
     def to_numpy(self, array: Array) -> Any:
-        """See the base class."""
+        """See the base class; from any of its devices."""
         return np.array(xp.asarray(raw(array), device=xp.Device("CPU_DEVICE"), copy=True)._array)
-
-    def add_at(self, flat: Array, places: Array, values: Array) -> None:
-        """See the base class: one entry after the other, as the standard has no other way."""
-        for i in range(places.shape[0]):
-            place = int(places[i])
-            flat[place] += values[i]
 
 
 def make() -> StrictBackend:
     """The array_api_strict backend."""
-    return StrictBackend()
+    return StrictBackend(_Array, xp)

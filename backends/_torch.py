@@ -10,12 +10,13 @@ import array_api_compat.torch as torch_namespace
 import numpy as np
 import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from . import _torch_graph, _torch_hoist, _torch_rule
 from ._base import Array, Backend, Tree
 from ._eager import EagerBackend
 from ._lyapunov import lyapunov_form
-from ._torch_graph import functorch, functorch_active
+from ._torch_graph import differentiable, functorch, functorch_active
 from ._trees import leaves, tree_map
 
 
@@ -29,6 +30,10 @@ class TorchBackend(EagerBackend):
     def owns(self, leaf: Any) -> bool:
         """Whether `leaf` is a `torch.Tensor`."""
         return isinstance(leaf, torch.Tensor)
+
+    def is_inexact(self, leaf: Any) -> bool:
+        """See the base class."""
+        return differentiable(leaf)
 
     def is_eager(self, *trees: Tree) -> bool:
         """False under `torch.compile` and `torch.vmap`, and for tensors on the device "meta"."""
@@ -51,7 +56,7 @@ class TorchBackend(EagerBackend):
         """A NumPy copy; works inside `torch.func.grad` too, not under `torch.vmap`."""
         array = _plain(array)
         with _outside_transformations():
-            return np.array(array.resolve_conj().resolve_neg().cpu().numpy())
+            return np.array(array.numpy(force=True))
 
     def ratio(self, a: Array, b: Array) -> Array:
         """See the base class; two operations less."""
@@ -95,8 +100,8 @@ class TorchBackend(EagerBackend):
         return _torch_graph.linearize(f, *primals)
 
     def stop_gradient(self, tree: Tree) -> Tree:
-        """`detach` on every tensor."""
-        return tree_map(_detach, tree)
+        """`detach` on every tensor, and no wrapper of `torch.func.grad` or `jvp` left on it."""
+        return tree_map(_plain, tree)
 
     def forbid_gradient(self, tree: Tree, why: str) -> Tree:
         """`detach`: PyTorch itself raises where a result without a graph is differentiated."""
@@ -127,6 +132,19 @@ class TorchBackend(EagerBackend):
         """A `torch.autograd.Function` that saves its inputs and outputs."""
         return _torch_rule.custom_derivative(function, pushforward, pullback)
 
+    def checkpoint(self, f: Callable[..., Tree], *args: Tree) -> Tree:
+        """`torch.utils.checkpoint`, the variant that knows derivatives of every order; random numbers are repeated.
+
+        Under `torch.func`, which takes no hooks on saved tensors, `f` as it stands: then everything is stored.
+        """
+        if functorch_active():
+            return f(*args)
+
+        def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+            return nullcontext(), _torch_hoist.StandIns()
+
+        return torch_checkpoint(f, *args, use_reentrant=False, context_fn=contexts)
+
     def hoist(self, f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
         """Tensors that require a gradient and appear in a call of torch while `f` runs."""
         return _torch_hoist.hoist(f, *args)
@@ -148,10 +166,6 @@ def make() -> Backend:
     return TorchBackend()
 
 
-def _detach(leaf: Any) -> Any:
-    return leaf.detach() if isinstance(leaf, torch.Tensor) else leaf
-
-
 def _outside_transformations() -> AbstractContextManager:
     """Plain PyTorch, where inside `torch.func.grad` even `numpy()` of a plain tensor fails."""
     return temporarily_clear_interpreter_stack() if _torch_graph.functorch_active() else nullcontext()
@@ -159,7 +173,7 @@ def _outside_transformations() -> AbstractContextManager:
 
 def _plain(leaf: Any) -> Any:
     """`leaf` detached, and out of the wrappers of `torch.func.grad` and `jvp`."""
-    leaf = _detach(leaf)
+    leaf = leaf.detach() if isinstance(leaf, torch.Tensor) else leaf
     while isinstance(leaf, torch.Tensor) and functorch.is_gradtrackingtensor(leaf):
         leaf = functorch.get_unwrapped(leaf)
     return leaf

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from ._trees import flatten, leaves
+from ._trees import flatten, leaves, still
 
 Tree = Any
 Vjp = tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]
@@ -239,7 +239,7 @@ def _recording() -> Iterator[None]:
 def _or_zero(value: Any, leaf: Any) -> Any:
     if value is not None:
         return value
-    return torch.zeros_like(leaf) if isinstance(leaf, torch.Tensor) else 0
+    return torch.zeros_like(leaf) if isinstance(leaf, torch.Tensor) else still(leaf)
 
 
 def _like(vector: Any, leaf: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from ._errors import NoDerivativeError
 from ._torch_graph import differentiable, functorch, functorch_active, leaf_variables
@@ -132,6 +132,21 @@ class _Find(_Swap):
         self.inside[id(stand_in)] = stand_in
         self.replacement[id(tensor)] = stand_in
         return stand_in
+
+
+class StandIns:
+    """A context, to be entered any number of times, in which the stand-ins are in force that were when it was made."""
+
+    def __init__(self) -> None:
+        self.modes = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, _Swap)]
+
+    def __enter__(self) -> None:
+        for mode in self.modes:
+            mode.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for mode in reversed(self.modes):
+            mode.__exit__(*error)
 
 
 def _tensors(tree: Tree) -> list[torch.Tensor]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 from ._errors import NoDerivativeError
 from ._torch_graph import cut, differentiable, functorch, functorch_active
@@ -53,6 +54,25 @@ def _tensors(flat: list[tuple[list[Any], Callable[[Any], Tree]]]) -> list[torch.
     return [x for own, _ in flat for x in own if isinstance(x, torch.Tensor)]
 
 
+class _Watch(TorchFunctionMode):
+    """Notices tensors of `torch.func` where none of its levels is active any more: captured ones.
+
+    Whether one moves, PyTorch does not tell in forward mode. `stop_gradient` takes the wrappers off.
+    """
+
+    met = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not functorch_active():
+            found = leaves((args, kwargs))
+            self.met = self.met or any(functorch.is_gradtrackingtensor(x) for x in found if isinstance(x, torch.Tensor))
+        return func(*args, **(kwargs or {}))
+
+
+def _has_tangent(tensor: torch.Tensor) -> bool:
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+
+
 class Call:
     """One call of a rule: the functions and the structure of its arguments and its value."""
 
@@ -60,12 +80,27 @@ class Call:
         self.function, self.pushforward, self.pullback = function, pushforward, pullback
         self.inputs = inputs
         self.outputs: _Trees
+        self.watched = functorch_active()
 
     def run(self, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """The tensors in `function(*trees)`, which sees tensors that require no gradient."""
-        flat = [flatten(self.function(*self.inputs.fill(x.detach() for x in tensors)))]
+        """The tensors in `function(*trees)`, which sees tensors that require no gradient.
+
+        Raises `NoDerivativeError` where it meets others: their derivative would be lost without a word.
+        """
+        watch = _Watch()
+        modes = torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True)
+        with modes[0], modes[1], watch if self.watched else nullcontext():
+            flat = [flatten(self.function(*self.inputs.fill(x.detach() for x in tensors)))]
+            moving = any(v.requires_grad or _has_tangent(v) for v in _tensors(flat))
+        found = _tensors(flat)
+        if moving or watch.met:
+            raise NoDerivativeError(
+                "a function with a custom derivative closes over a tensor that is being differentiated, of which "
+                "its rule knows nothing, or returns one that requires a gradient: pass it as an argument, or take "
+                "stop_gradient of it"
+            )
         self.outputs = _Trees(flat)
-        return tuple(_tensors(flat))
+        return tuple(found)
 
     def saved(self, tensors: tuple[torch.Tensor, ...]) -> tuple[tuple[Tree, ...], Tree]:
         """`primals, out` from what the context saved.
@@ -124,6 +159,7 @@ class _Function(torch.autograd.Function):
         for i in range(info.batch_size):
             chosen = [x if d is None else x.select(d, i) for x, d in zip(tensors, in_dims[1:], strict=True)]
             entry = Call(call.function, call.pushforward, call.pullback, call.inputs)
+            entry.watched = call.watched
             entries.append(apply(entry, *chosen))
             call.outputs = entry.outputs
         stacked = tuple(torch.stack(column) for column in zip(*entries, strict=True))

@@ -1,7 +1,7 @@
 """Derivatives for any framework: JAX's names and signatures, on trees.
 
 Arrays of PyTorch and JAX go to their own autodiff, all others to the tape. Integer and boolean arrays among
-the arguments, and Python's numbers, are constants.
+the arguments, Python's numbers and other objects are constants, and a function meets them as they are.
 """
 
 from __future__ import annotations
@@ -14,26 +14,38 @@ from typing import Any
 from ._base import Backend
 from ._errors import DTypeError, ShapeError
 from ._registry import backend_of, namespace
-from ._trees import flatten, leaves
+from ._trees import leaves
+from ._vectors import fitted, fitted_all
 
 Tree = Any
 Array = Any
 
 
 def vjp(f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]:
-    """`y, pull` with y = f(*primals) and pull(ȳ) = (x̄₁, …), x̄ᵢ = (∂f/∂xᵢ)ᴴ ȳ, as often as you like."""
-    return backend_of(*primals).vjp(f, *primals)
+    """`y, pull` with y = f(*primals) and pull(ȳ) = (x̄₁, …), x̄ᵢ = (∂f/∂xᵢ)ᴴ ȳ, as often as you like.
+
+    Pairings are Re⟨conj(a), b⟩. Cotangents of integers are zeros. Raises `ShapeError` and `DTypeError` for a ȳ that
+    does not go with y.
+    """
+    backend = backend_of(*primals)
+    value, pull = backend.vjp(f, *primals)
+    return value, lambda cotangent: pull(fitted(backend, cotangent, value, "the cotangent"))
 
 
 def jvp(f: Callable[..., Tree], primals: Sequence[Tree], tangents: Sequence[Tree]) -> tuple[Tree, Tree]:
-    """`y, ẏ` with y = f(*primals) and ẏ = Σ ∂f/∂xᵢ ẋᵢ."""
-    check_like(primals, tangents, "tangents")
-    return backend_of(*primals).jvp(f, tuple(primals), tuple(tangents))
+    """`y, ẏ` with y = f(*primals) and ẏ = Σ ∂f/∂xᵢ ẋᵢ.
+
+    Raises `ShapeError` and `DTypeError` for tangents that do not go with the primals.
+    """
+    backend, tangents = _moved(primals, tangents)
+    return backend.jvp(f, tuple(primals), tangents)
 
 
 def linearize(f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
     """`y, push` with push(ẋ₁, …) = Σ ∂f/∂xᵢ ẋᵢ at these primals: everything nonlinear is computed once."""
-    return backend_of(*primals).linearize(f, *primals)
+    backend = backend_of(*primals)
+    value, push = backend.linearize(f, *primals)
+    return value, lambda *tangents: push(*fitted_all(backend, tangents, primals, "tangents"))
 
 
 def value_and_grad(
@@ -43,11 +55,10 @@ def value_and_grad(
 
     With `has_aux`, f returns `(value, aux)` and the result is `((value, aux), gradient)`.
     """
-    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def evaluate(*args: Tree, **keywords: Any) -> tuple[Any, Any]:
         backend = backend_of(*args, keywords) if keywords else backend_of(*args)
-        places = [_place(backend, args, i) for i in wanted]
+        places = [_place(backend, args, argnums)] if isinstance(argnums, int) else _places(backend, args, argnums)
         kept: list[Any] = []
 
         def scalar(*moving: Tree) -> Any:
@@ -58,18 +69,17 @@ def value_and_grad(
             if not has_aux:
                 return _scalar(backend, out)
             out, aux = _pair(out)
-            kept[:] = flatten(aux)
-            return _scalar(backend, out), [leaf for leaf in kept[0] if hasattr(leaf, "dtype")]
+            arrays, skeleton = backend.split(aux)
+            kept.append(skeleton)
+            return _scalar(backend, out), arrays
 
         value, pull = backend.vjp(scalar, *[args[i] for i in places])
         if has_aux:
             value, arrays = value
-            found = iter(arrays)
-            aux = kept[1]([next(found) if hasattr(leaf, "dtype") else leaf for leaf in kept[0]])
-            gradients = pull((_one(value), [namespace(a).zeros_like(a) for a in arrays]))
-            value = value, aux
+            gradients = pull((backend.one(value), [namespace(a).zeros_like(a) for a in arrays]))
+            value = value, kept[-1].fill(arrays)
         else:
-            gradients = pull(_one(value))
+            gradients = pull(backend.one(value))
         return value, gradients[0] if isinstance(argnums, int) else gradients
 
     return evaluate
@@ -96,55 +106,80 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
 def hvp(f: Callable[..., Array], primals: Sequence[Tree], tangents: Sequence[Tree]) -> Tree:
     """The product of the Hessian of a real scalar f with `tangents`.
 
-    One primal: ∂²f v, a tree like it. Several: the whole block Hessian times (v₁, …), a tuple of trees.
+    One primal: ∂²f v, a tree like it. Several: the whole block Hessian times (v₁, …), a tuple of trees. To apply it
+    often at one point: `linearize(grad(f), x)[1]`.
     """
-    check_like(primals, tangents, "tangents")
+    backend, tangents = _moved(primals, tangents)
     one = len(primals) == 1
     gradient = grad(f, 0 if one else tuple(range(len(primals))))
-    return jvp(gradient, primals, tangents)[1]
+    return backend.jvp(gradient, tuple(primals), tangents)[1]
 
 
-def jacobian(f: Callable[..., Array], argnums: int = 0) -> Callable[..., Array]:
-    """The function `(*args) -> ∂f/∂args[argnums]`, for arrays: shape `(*f's shape, *argument's shape)`.
+def jacobian(f: Callable[..., Array], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The function `(*args) -> ∂f/∂args[argnums]`, for arrays: shape `(*f's shape, *argument's shape)`; a
+    tuple of them for a sequence of `argnums`.
 
-    By forward mode, one push for each entry of the argument. With respect to a complex array, f must be
-    holomorphic.
+    f runs once; then one push for each entry of the argument or, where f has fewer entries, one pull for each of
+    those. With respect to a complex array, f must be holomorphic. Raises `ShapeError` for trees and `DTypeError`
+    for a value or argument that is not floating point, and for a real function of a complex array.
     """
 
-    def matrix(*args: Tree) -> Array:
-        backend = backend_of(*args)
-        place = _place(backend, args, argnums)
-        x = args[place]
-        if not hasattr(x, "dtype"):
-            raise ShapeError("jacobian and hessian take single arrays; for trees use jvp, vjp, linearize or hvp")
+    def matrix(*args: Tree, **keywords: Any) -> Any:
+        backend = backend_of(*args, keywords)
+        places = _places(backend, args, argnums)
+        for place in places:
+            _single(args[place])
 
-        def moving(flat: Array) -> Array:
-            return f(*args[:place], namespace(flat).reshape(flat, x.shape), *args[place + 1 :])
+        def of(place: int) -> Array:
+            return _matrix(backend, lambda x: f(*args[:place], x, *args[place + 1 :], **keywords), args[place])
 
-        flat = namespace(x).reshape(x, (math.prod(x.shape),))
-        value, push = backend.linearize(moving, flat)
-        if _is(backend.xp, x.dtype, "complex floating") and not _is(backend.xp, value.dtype, "complex floating"):
-            raise DTypeError("a real function of a complex array has no complex Jacobian: use grad, vjp or jvp")
-        shape = (*value.shape, *x.shape)
-        if flat.shape[0] == 0:
-            return namespace(value).zeros(shape, dtype=value.dtype, device=backend.device(value))
-        columns = backend.matrix(push, flat)
-        return namespace(columns).reshape(columns, shape)
+        return of(places[0]) if isinstance(argnums, int) else tuple(map(of, places))
 
     return matrix
 
 
-def hessian(f: Callable[..., Array], argnums: int = 0) -> Callable[..., Array]:
+def _matrix(backend: Backend, f: Callable[[Array], Array], x: Array) -> Array:
+    """The Jacobian of `f` at `x`."""
+    shape: list[int] = []
+
+    def flattened(flat: Array) -> Array:
+        value = _array(backend, f(namespace(flat).reshape(flat, x.shape)))
+        shape[:] = value.shape
+        return namespace(value).reshape(value, (math.prod(value.shape),))
+
+    flat = namespace(x).reshape(x, (math.prod(x.shape),))
+    value, push = backend.linearize(flattened, flat)
+    is_complex = backend.is_complex(value)
+    if backend.is_complex(x) and not is_complex:
+        raise DTypeError("a real function of a complex array has no complex Jacobian: use grad, vjp or jvp")
+    rows, columns = value.shape[0], flat.shape[0]
+    if rows * columns == 0:
+        found = namespace(value).zeros((rows, columns), dtype=value.dtype, device=backend.device(value))
+    elif rows < columns and is_complex == backend.is_complex(x):
+        _, pull = backend.vjp(push, namespace(flat).zeros_like(flat))
+        found = namespace(flat).matrix_transpose(backend.matrix(lambda c: pull(c)[0], value))
+        found = namespace(found).conj(found) if is_complex else found
+    else:
+        found = backend.matrix(push, flat)
+    return namespace(found).reshape(found, (*shape, *x.shape))
+
+
+def hessian(f: Callable[..., Array], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
     """The function `(*args) -> ∂²f/∂args[argnums]²` of a real scalar f, for real arrays: shape twice the
     argument's.
-    """
-    gradient = grad(f, argnums)
 
-    def matrix(*args: Tree) -> Array:
-        x = args[_place(backend_of(*args), args, argnums)]
-        if hasattr(x, "dtype") and _is(backend_of(x).xp, x.dtype, "complex floating"):
-            raise DTypeError("a real function of a complex array has no complex Hessian: use hvp")
-        return jacobian(gradient, argnums)(*args)
+    A tuple of tuples for a sequence of `argnums`: `[i][j]` is the derivative by the j-th of the gradient by the i-th.
+    """
+
+    def matrix(*args: Tree, **keywords: Any) -> Any:
+        backend = backend_of(*args, keywords)
+        places = _places(backend, args, argnums)
+        for place in places:
+            if backend.is_complex(_single(args[place])):
+                raise DTypeError("a real function of a complex array has no complex Hessian: use hvp")
+        if isinstance(argnums, int):
+            return jacobian(grad(f, argnums), argnums)(*args, **keywords)
+        return tuple(jacobian(grad(f, i), places)(*args, **keywords) for i in places)
 
     return matrix
 
@@ -154,21 +189,18 @@ def stop_gradient(tree: Tree) -> Tree:
     return backend_of(tree).stop_gradient(tree)
 
 
-def check_like(primals: Sequence[Tree], tangents: Sequence[Tree], what: str) -> None:
-    """Raise `ShapeError` unless the two have the same structure and shapes."""
-    left, right = leaves(tuple(primals)), leaves(tuple(tangents))
-    shapes = [[tuple(getattr(a, "shape", ())) for a in side] for side in (left, right)]
-    if shapes[0] != shapes[1]:
-        raise ShapeError(f"{what} have shapes {shapes[1]}, the primals {shapes[0]}")
+def _moved(primals: Sequence[Tree], tangents: Sequence[Tree]) -> tuple[Backend, tuple[Tree, ...]]:
+    """The backend, and the tangents, if they go with the primals."""
+    for what, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, (tuple, list)):
+            raise TypeError(f"{what} must be a tuple with one entry for each argument, not a {type(given).__name__}")
+    backend = backend_of(*primals)
+    return backend, fitted_all(backend, tangents, primals, "tangents")
 
 
 @functools.lru_cache(maxsize=256)
 def _is(xp: Any, dtype: Any, *kinds: str) -> bool:
     return bool(xp.isdtype(dtype, kinds))
-
-
-def _one(value: Array) -> Array:
-    return namespace(value).ones_like(value)
 
 
 def _pair(out: Any) -> tuple[Any, Any]:
@@ -177,11 +209,22 @@ def _pair(out: Any) -> tuple[Any, Any]:
     return out
 
 
+def _array(backend: Backend, value: Any) -> Array:
+    """`value`, if it is a floating-point array."""
+    if not hasattr(value, "dtype"):
+        kind = type(value).__name__
+        raise DTypeError(f"the function returned a {kind}; its derivative needs a floating-point array")
+    if not backend.is_inexact(value):
+        raise DTypeError(f"the derivative of a function with value of dtype {value.dtype}; it must be floating point")
+    return value
+
+
 def _scalar(backend: Backend, value: Any) -> Array:
     """`value`, if it is a real array of no axes."""
     if not hasattr(value, "dtype"):
         kind = type(value).__name__
-        raise DTypeError(f"the function returned a {kind}; its gradient needs an array of no axes")
+        advice = "; with has_aux=True it may return a pair (value, aux)" if isinstance(value, tuple) else ""
+        raise DTypeError(f"the function returned a {kind}; its gradient needs an array of no axes{advice}")
     shape, dtype = tuple(value.shape), value.dtype
     if shape != ():
         raise ShapeError(f"the gradient of a function with value of shape {shape}; sum it, or use jacobian")
@@ -190,14 +233,27 @@ def _scalar(backend: Backend, value: Any) -> Array:
     return value
 
 
+def _single(x: Any) -> Array:
+    """`x`, if it is one array and not a tree of them."""
+    if not hasattr(x, "dtype"):
+        raise ShapeError("jacobian and hessian take single arrays; for trees use jvp, vjp, linearize or hvp")
+    return x
+
+
+def _places(backend: Backend, args: tuple, argnums: int | Sequence[int]) -> list[int]:
+    """`argnums`, counted from the front, if each names another argument that can be differentiated by."""
+    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    places = [_place(backend, args, i) for i in wanted]
+    if len(set(places)) < len(places):
+        raise ShapeError(f"argnums={wanted} names an argument twice")
+    return places
+
+
 def _place(backend: Backend, args: tuple, i: int) -> int:
-    """`i`, counted from the front, if args[i] holds something to differentiate by."""
     if not -len(args) <= i < len(args):
         raise ShapeError(f"argnums={i}, but there are {len(args)} positional arguments")
-    found = leaves(args[i])
-    kinds = ("real floating", "complex floating")
-    if not any(hasattr(a, "dtype") and _is(backend.xp, a.dtype, *kinds) for a in found):
-        names = ", ".join(sorted({str(getattr(a, "dtype", type(a).__name__)) for a in found}))
+    if not backend.is_inexact(args[i]) and not any(map(backend.is_inexact, backend.split(args[i])[0])):
+        names = ", ".join(sorted({str(getattr(a, "dtype", type(a).__name__)) for a in leaves(args[i])}))
         raise DTypeError(f"argument {i} holds no floating-point array ({names}): nothing to differentiate by")
     return i % len(args)
 

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import optree
+
+from ._errors import ShapeError
 
 #: The namespace in which nestfold registers its own node types.
 NAMESPACE = "nestfold"
@@ -44,3 +46,57 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     if _is_leaf(tree):
         return function(tree, *rest)
     return optree.tree_map(function, tree, *rest, namespace=NAMESPACE)
+
+
+def matching(tree: Any, like: Any, what: str) -> list[Any]:
+    """What stands in `tree` where the leaves of `like` stand; None may stand there too.
+
+    Raises `ShapeError`, which calls the tree `what`, where the two differ in structure.
+    """
+    try:
+        return optree.tree_structure(like, namespace=NAMESPACE).flatten_up_to(tree)
+    except ValueError as error:
+        raise ShapeError(f"{what} has another structure than the tree that it goes with: {error}") from None
+
+
+class Skeleton:
+    """A tree without its arrays. It keeps the rest: numbers, strings, other objects. See `split`."""
+
+    __slots__ = ("constants", "rebuild")
+
+    def __init__(self, constants: list[Any], rebuild: Callable[[Any], Any]):
+        self.constants, self.rebuild = constants, rebuild
+
+    def fill(self, arrays: Iterable[Any]) -> Any:
+        """The tree with these arrays."""
+        rest = iter(arrays)
+        return self.rebuild([next(rest) if c is None else c for c in self.constants])
+
+    def fill_vector(self, arrays: Iterable[Any]) -> Any:
+        """The tree of a tangent or cotangent with these arrays: 0 for a number, None for what cannot move."""
+        rest = iter(arrays)
+        return self.rebuild([next(rest) if c is None else still(c) for c in self.constants])
+
+    def pick(self, found: list[Any]) -> list[Any]:
+        """Those of the leaves of a tree like this one that stand where the arrays stand."""
+        return [v for v, c in zip(found, self.constants, strict=True) if c is None]
+
+
+def split(
+    tree: Any, is_array: Callable[[Any], bool], flatten: Callable[[Any], Any] = flatten
+) -> tuple[list[Any], Skeleton]:
+    """The arrays in a tree, and the rest of it."""
+    found, rebuild = flatten(tree)
+    arrays, constants = [], []
+    for leaf in found:  # None is never a leaf
+        if is_array(leaf):
+            arrays.append(leaf)
+            constants.append(None)
+        else:
+            constants.append(leaf)
+    return arrays, Skeleton(constants, rebuild)
+
+
+def still(leaf: Any) -> Any:
+    """The tangent of a leaf that is no array: 0 for a number, None for other things."""
+    return 0 * leaf if isinstance(leaf, (int, float, complex)) else None

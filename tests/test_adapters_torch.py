@@ -6,6 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
+import nestfold as nf
 from nestfold.backends import NoDerivativeError, get_backend
 
 torch = pytest.importorskip("torch")
@@ -203,3 +204,11 @@ def test_derivative_is_refused_where_trees_do_not_match():
     _, pull = TORCH.vjp(lambda x: (x, x), torch.ones(2))
     with pytest.raises(ValueError, match="2 are expected"):
         pull(torch.ones(2))
+
+
+def test_a_zero_without_memory_becomes_zeros():
+    """PyTorch keeps a second derivative that is zero by structure as a tensor without memory."""
+    f = lambda x: nf.namespace(x).linalg.matrix_norm(x, ord=1)  # noqa: E731
+    gradient = lambda x: nf.vjp(f, x)[1](torch.ones(()))[0]  # noqa: E731
+    second = nf.jvp(gradient, (torch.eye(3),), (torch.ones(3, 3),))[1]
+    assert not get_backend("torch").to_numpy(second).any()

@@ -99,7 +99,9 @@ xp.clip(a,max=0.1)  xp.clip(a,c,c+0.5)  xp.var(a)  xp.var(h,axis=(0,1),correctio
 xp.std(a,axis=1,keepdims=True)  xp.sort(a,axis=0)  xp.sort(a,descending=True)  xp.floor(a)*a  a//1.0*a
 xp.round(a)*a  xp.astype(a>0,a.dtype)*a  (a>b)*a  xp.full_like(a,2.0)*a
 xp.sum(a,axis=0)*xp.astype(xp.argmax(a,axis=0),a.dtype)  xp.maximum(a,a)  xp.where(a>b,a*b,b/p)
-xp.trunc(a)+a
+xp.trunc(a)+a  xp.nextafter(a,b)  xp.full((2,3),f)  xp.full_like(a,f)  xp.linspace(f,2*f,5)
+xp.linspace(f,3.0,4,endpoint=False)  xp.arange(f,f+2.2,0.5)  xp.meshgrid(c,d)[1]*xp.meshgrid(c,d)[0]
+xp.meshgrid(c,d,indexing="ij")[0]  xp.unique_values(a)  xp.unique_counts(a).values  xp.unique_all(a)[0]
 """
 #: NumPy's own functions and methods
 NUMPY = """
@@ -276,9 +278,11 @@ def test_strict(code):
     check(get_backend("array_api_strict"), code, False)
 
 
-#: what JAX refuses (negative axes of a permutation, old names of bounds) or gets wrong (d sign z = 0, complex)
+#: what JAX refuses (negative axes of a permutation, old names of bounds, shapes that depend on values) or gets
+#: wrong (d sign z = 0, complex)
 NOT_JAX = """
-xp.permute_dims(h,(-1,0,1))  np.clip(a,a_min=0,a_max=None)  xp.sign(a)*p
+xp.permute_dims(h,(-1,0,1))  np.clip(a,a_min=0,a_max=None)  xp.sign(a)*p  xp.nextafter(a,b)
+xp.arange(f,f+2.2,0.5)  xp.unique_values(a)  xp.unique_counts(a).values  xp.unique_all(a)[0]
 """
 
 

@@ -266,7 +266,7 @@ def test_an_array_that_was_not_there_before_is_refused():
 
         def f(y):
             runs.append(0)
-            return np.sum(w * y) + (np.sum(other * y) if len(runs) > 2 else 0.0)
+            return np.sum(w * y) + (np.sum(other * y) if len(runs) > 1 else 0.0)
 
         other = 3 * w
         g, captured = backend.hoist(f, Y)

@@ -53,9 +53,9 @@ def test_mixed_precision_and_integers():
 
 def test_arguments_of_pull_and_push_are_checked():
     y, pull = nf.vjp(lambda x: (np.sum(x), x), np.ones(3))
-    with pytest.raises(nf.ShapeError, match="2 are expected"):
+    with pytest.raises(nf.ShapeError, match="cotangent has another structure"):
         pull(y[0])
-    with pytest.raises(nf.ShapeError, match=r"\(\).*\(3,\)"):
+    with pytest.raises(nf.ShapeError, match=r"number 1.0 where an array of shape \(3,\)"):
         pull((1.0, 1.0))
     assert np.array_equal(pull((1.0, np.zeros(3)))[0], np.ones(3))
 

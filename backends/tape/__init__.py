@@ -5,8 +5,12 @@ from .array import Traced as Traced
 from .array import TracedArray as TracedArray
 from .array import raw as raw
 from .array import substituted as substituted
+from .array import top_tape as top_tape
+from .checkpoint import checkpoint as checkpoint
 from .core import Tape as Tape
 from .custom import custom_derivative as custom_derivative
 from .hoist import hoist as hoist
+from .hoist import open_tapes as open_tapes
 from .namespace import TracedNamespace as TracedNamespace
 from .program import Program as Program
+from .wrapped import WrappedNamespace as WrappedNamespace

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .refusals import leaked, outside_caller, refuse
+from .refusals import instead_of, leaked, outside_caller, refuse
 from .structure import Getitem
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class Traced:
     @property
     def T(self) -> Any:  # noqa: N802, RUF100
         """All axes in reverse order."""
-        return self._tape.ns.permute_dims(self, tuple(range(self.ndim))[::-1])
+        ns, n = self._tape.ns, self.ndim
+        return ns.matrix_transpose(self) if n == 2 else ns.permute_dims(self, tuple(range(n))[::-1])
 
     @property
     def real(self) -> Any:
@@ -86,8 +87,8 @@ class Traced:
         return self._tape.ns.imag(self)
 
     def to_device(self, device: Any, /, *, stream: Any = None) -> Any:
-        """The same array: a tape stays on its device."""
-        return self
+        """The same array on another device."""
+        return self._tape.ns.to_device(self, device, **({} if stream is None else {"stream": stream}))
 
     def __getattr__(self, name: str) -> Any:
         """A method of NumPy's arrays: the function of that name."""
@@ -173,9 +174,48 @@ class Traced:
     def __rfloordiv__(self, other: Any) -> Any:
         return constant_operator("__rfloordiv__", self, other)
 
+    def __and__(self, other: Any) -> Any:
+        return constant_operator("__and__", self, other)
+
+    def __rand__(self, other: Any) -> Any:
+        return constant_operator("__rand__", self, other)
+
+    def __or__(self, other: Any) -> Any:
+        return constant_operator("__or__", self, other)
+
+    def __ror__(self, other: Any) -> Any:
+        return constant_operator("__ror__", self, other)
+
+    def __xor__(self, other: Any) -> Any:
+        return constant_operator("__xor__", self, other)
+
+    def __rxor__(self, other: Any) -> Any:
+        return constant_operator("__rxor__", self, other)
+
+    def __lshift__(self, other: Any) -> Any:
+        return constant_operator("__lshift__", self, other)
+
+    def __rlshift__(self, other: Any) -> Any:
+        return constant_operator("__rlshift__", self, other)
+
+    def __rshift__(self, other: Any) -> Any:
+        return constant_operator("__rshift__", self, other)
+
+    def __rrshift__(self, other: Any) -> Any:
+        return constant_operator("__rrshift__", self, other)
+
+    def __invert__(self) -> Any:
+        return constant_operator("__invert__", self)
+
+    __ifloordiv__, __iand__, __ior__, __ixor__ = __floordiv__, __and__, __or__, __xor__
+    __ilshift__, __irshift__ = __lshift__, __rshift__
+
     # -- entries -----------------------------------------------------------------------------------
     def __getitem__(self, key: Any) -> Any:
-        return self._tape.ns.gather(self, pick=Getitem(key))
+        pick = Getitem(key)
+        if not pick.is_view:
+            pick.key = plain_key(key)
+        return self._tape.ns.gather(self, pick=pick)
 
     def __iter__(self) -> Iterator[Any]:
         if not self.shape:
@@ -188,7 +228,11 @@ class Traced:
         return self.shape[0]
 
     def __repr__(self) -> str:
+        if not self._tape.level:
+            return f"Wrapped({self.value!r})"
         return f"Traced(shape={self.shape}, dtype={self.dtype}, level={self._tape.level})"
+
+    __str__ = __repr__
 
     # -- protocols ---------------------------------------------------------------------------------
     def __array_namespace__(self, api_version: str | None = None) -> Any:
@@ -200,31 +244,52 @@ class Traced:
     def __array_function__(self, function: Any, types: Any, args: Any, keywords: Any) -> Any:
         return self._tape.ns.array_function(function, args, keywords)
 
+    # -- what only a constant can do ---------------------------------------------------------------
+    def _constant(self, what: str, advice: str) -> Any:
+        """The value of an array that is not being differentiated; raises `NoDerivativeError` for one that is."""
+        if self._tape.level:
+            refuse(what, advice)
+        return self.value
+
+    def __bool__(self) -> bool:
+        return bool(self._constant("bool()", _NUMBER))
+
+    def __int__(self) -> int:
+        return int(self._constant("int()", _NUMBER))
+
+    def __float__(self) -> float:
+        return float(self._constant("float()", _NUMBER))
+
+    def __complex__(self) -> complex:
+        return complex(self._constant("complex()", _NUMBER))
+
+    def __index__(self) -> int:
+        return self._constant("use as an index", _NUMBER).__index__()
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if self._tape.level:
+            caller = outside_caller()
+            refuse(f"conversion to a plain NumPy array{caller}", instead_of(caller) or _LEAVE)
+        plain = self._tape.backend.to_numpy(self.value)
+        return plain if dtype is None else plain.astype(dtype, copy=False)
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> Any:
+        options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        given = {key: value for key, value in options.items() if value is not None}
+        return self._constant("export by DLPack", _LEAVE).__dlpack__(**given)
+
+    def __dlpack_device__(self) -> Any:
+        return self._constant("export by DLPack", _LEAVE).__dlpack_device__()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        plain = self._constant("writing to an entry", _WRITE)
+        if isinstance(value, Traced) and value._tape.level:
+            refuse("storing an entry in a constant array", _WRITE)
+        plain[plain_key(key)] = raw(value)
+
     # -- what is refused ---------------------------------------------------------------------------
-    def __bool__(self) -> NoReturn:
-        refuse("bool()", _NUMBER)
-
-    def __int__(self) -> NoReturn:
-        refuse("int()", _NUMBER)
-
-    def __float__(self) -> NoReturn:
-        refuse("float()", _NUMBER)
-
-    def __complex__(self) -> NoReturn:
-        refuse("complex()", _NUMBER)
-
-    def __index__(self) -> NoReturn:
-        refuse("use as an index", _NUMBER)
-
-    def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        refuse(f"conversion to a plain NumPy array{outside_caller()}", _LEAVE)
-
-    def __dlpack__(self, **_: Any) -> NoReturn:
-        refuse("export by DLPack", _LEAVE)
-
-    def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        refuse("writing to an entry", _WRITE)
-
     def __delitem__(self, key: Any) -> NoReturn:
         refuse("deleting an entry", _WRITE)
 
@@ -256,6 +321,11 @@ def raw(value: Any) -> Any:
     return value
 
 
+def plain_key(key: Any) -> Any:
+    """An index without any tracing."""
+    return tuple(raw(k) for k in key) if isinstance(key, tuple) else raw(key)
+
+
 def substituted(value: Any) -> Any:
     """What stands in for `value` while a function is hoisted; otherwise `value`."""
     while isinstance(value, Traced) and value._tape.substitutes is not None:
@@ -272,12 +342,19 @@ def substitute(args: Sequence[Any]) -> list[Any]:
 
 
 def top_tape(args: Sequence[Any]) -> Tape | None:
-    """The youngest tape among the traced arguments."""
-    top = None
+    """The youngest tape among the traced arguments; that of constants does not count."""
+    top, level = None, 0
     for a in args:
-        if isinstance(a, Traced) and (top is None or a._tape.level > top.level):
-            top = a._tape
+        if isinstance(a, Traced) and a._tape.level > level:
+            top, level = a._tape, a._tape.level
     return top
+
+
+def is_moving(value: Any) -> bool:
+    """Whether `value`, or anything in a list or tuple of that name, is being differentiated."""
+    if isinstance(value, Traced):
+        return value._tape.level > 0
+    return type(value) in (list, tuple) and any(map(is_moving, value))
 
 
 def constants(name: str, args: Sequence[Any]) -> list[Any]:
@@ -289,7 +366,7 @@ def constants(name: str, args: Sequence[Any]) -> list[Any]:
     return [raw(a) for a in args]
 
 
-def constant_operator(name: str, mine: Traced, other: Any) -> Any:
+def constant_operator(name: str, mine: Traced, *others: Any) -> Any:
     """An operator with derivative zero: comparisons, and those of integers."""
-    a, b = constants(name, (mine, other))
-    return getattr(a, name)(b)
+    a, *rest = constants(name, (mine, *others))
+    return mine._tape.constant(getattr(a, name)(*rest))

@@ -11,7 +11,9 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .array import raw, substitute
+from .._errors import ShapeError
+from . import creation
+from .array import raw
 from .core import Primitive
 from .structure import concat_map
 
@@ -19,6 +21,7 @@ from .structure import concat_map
 RAW: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "divide": operator.truediv,
+    "matmul": operator.matmul,
     "multiply": operator.mul,
     "negative": operator.neg,
     "pow": operator.pow,
@@ -27,10 +30,22 @@ RAW: dict[str, Callable[..., Any]] = {
 }
 
 
+def one_axis(axis: Any, ndim: int) -> int:
+    """`axis`, counted from the front; raises `ShapeError` where the array has no such axis."""
+    axis = operator.index(axis)
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"axis {axis} of an array of {ndim} axes")
+    return axis % ndim
+
+
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """One axis, several or all of them, counted from the front."""
     if axis is None:
         return tuple(range(ndim))
-    return tuple(a % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+    axes = tuple(one_axis(a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"the axes {axis} name one of {ndim} axes twice")
+    return axes
 
 
 def _count(x: Any, axis: Any) -> int:
@@ -50,8 +65,12 @@ def var(ns: Any, x: Any, *, axis: Any = None, correction: float = 0.0, keepdims:
 
 
 def std(ns: Any, x: Any, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Any:
-    """√var."""
-    return ns.sqrt(var(ns, x, axis=axis, correction=correction, keepdims=keepdims))
+    """√var; where all entries are equal, a corner of the function, its derivative is taken as 0."""
+    square = var(ns, x, axis=axis, correction=correction, keepdims=keepdims)
+    still = raw(square) == 0
+    if not bool(ns.xp.any(still)):
+        return ns.sqrt(square)
+    return ns.where(still, ns.zeros_like(square), ns.sqrt(ns.where(still, ns.ones_like(square), square)))
 
 
 def prod(ns: Any, x: Any, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
@@ -73,7 +92,9 @@ def prod(ns: Any, x: Any, *, axis: Any = None, dtype: Any = None, keepdims: bool
 
 def cumulative_prod(ns: Any, x: Any, *, axis: Any = None, dtype: Any = None, include_initial: bool = False) -> Any:
     """Running products by doubling (Hillis & Steele 1986)."""
-    axis = (0 if axis is None else axis) % x.ndim
+    if axis is None and x.ndim != 1:
+        raise ShapeError(f"cumulative_prod of an array of {x.ndim} axes needs to be told along which of them")
+    axis = one_axis(0 if axis is None else axis, x.ndim)
     y, n, step = x, x.shape[axis], 1
     while step < n:
         head = ns.take_slice(y, axis, slice(0, step))
@@ -81,7 +102,8 @@ def cumulative_prod(ns: Any, x: Any, *, axis: Any = None, dtype: Any = None, inc
         y = ns.concat([head, later], axis=axis)
         step *= 2
     if include_initial:
-        y = ns.concat([ns.ones_like(ns.take_slice(x, axis, slice(0, 1))), y], axis=axis)
+        shape = tuple(1 if a == axis else size for a, size in enumerate(x.shape))
+        y = ns.concat([ns.ones(shape, dtype=x.dtype, device=ns.device(x)), y], axis=axis)
     return y if dtype is None else ns.astype(y, dtype)
 
 
@@ -99,7 +121,7 @@ def concat(ns: Any, arrays: Any, *, axis: int | None = 0) -> Any:
     arrays = list(arrays)
     if axis is None:
         arrays, axis = [ns.reshape(a, (-1,)) for a in arrays], 0
-    axis = axis % len(arrays[0].shape)
+    axis = one_axis(axis, len(arrays[0].shape))
     dtype = ns.result_type(*arrays)
     arrays = [ns.fit_dtype(a, dtype) for a in arrays]
 
@@ -117,12 +139,15 @@ def stack(ns: Any, arrays: Any, *, axis: int = 0) -> Any:
 
 def unstack(ns: Any, x: Any, *, axis: int = 0) -> tuple:
     """The slices along an axis."""
+    axis = one_axis(axis, x.ndim)
     x = ns.moveaxis(x, axis, 0)
     return tuple(x[i, ...] for i in range(x.shape[0]))
 
 
 def moveaxis(ns: Any, x: Any, source: Any, destination: Any) -> Any:
     """Axes moved to new places."""
+    if source is None or destination is None:
+        raise ShapeError("moveaxis needs to be told which axes, and where to")
     sources, targets = _axes(source, x.ndim), _axes(destination, x.ndim)
     order = [a for a in range(x.ndim) if a not in sources]
     for target, origin in sorted(zip(targets, sources, strict=True)):
@@ -154,6 +179,7 @@ def sort(ns: Any, x: Any, *, axis: int = -1, descending: bool = False, stable: b
 
 def diff(ns: Any, x: Any, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
     """Differences of neighbours."""
+    axis = one_axis(axis, x.ndim)
     parts = [part for part in (prepend, x, append) if part is not None]
     x = ns.concat(parts, axis=axis) if len(parts) > 1 else x
     for _ in range(n):
@@ -162,16 +188,22 @@ def diff(ns: Any, x: Any, *, axis: int = -1, n: int = 1, prepend: Any = None, ap
 
 
 def vecdot(ns: Any, a: Any, b: Any, *, axis: int = -1) -> Any:
-    """Σ conj(a) b along an axis."""
-    return ns.sum((ns.conj(a) if ns.is_complex(a) else a) * b, axis=axis)
+    """Σ conj(a) b along an axis of each, of the same length."""
+    a, b = (v if hasattr(v, "shape") else ns.asarray(v) for v in (a, b))
+    if axis != -1:
+        a, b = (ns.moveaxis(v, axis, -1) for v in (a, b))
+    if not a.shape or a.shape[-1:] != b.shape[-1:]:
+        raise ShapeError(f"vecdot of axes of different lengths: the shapes are {a.shape} and {b.shape}")
+    return ns.sum((ns.conj(a) if ns.is_complex(a) else a) * b, axis=-1)
 
 
 def tensordot(ns: Any, a: Any, b: Any, *, axes: Any = 2) -> Any:
     """Contraction of several axes, by one matrix product."""
     if isinstance(axes, int):
-        of_a, of_b = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))
-    else:
-        of_a, of_b = _axes(tuple(axes[0]), a.ndim), _axes(tuple(axes[1]), b.ndim)
+        axes = tuple(range(-axes, 0)), tuple(range(axes))
+    of_a, of_b = _axes(tuple(axes[0]), a.ndim), _axes(tuple(axes[1]), b.ndim)
+    if [a.shape[i] for i in of_a] != [b.shape[i] for i in of_b]:
+        raise ShapeError(f"tensordot over the axes {of_a} of shape {a.shape} and {of_b} of shape {b.shape}")
     left = tuple(i for i in range(a.ndim) if i not in of_a)
     right = tuple(i for i in range(b.ndim) if i not in of_b)
     n = math.prod(a.shape[i] for i in of_a)
@@ -181,29 +213,27 @@ def tensordot(ns: Any, a: Any, b: Any, *, axes: Any = 2) -> Any:
     return ns.reshape(matrix_a @ matrix_b, rows + columns)
 
 
-def asarray(ns: Any, value: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Any:
-    """A traced array is an array already; a list of them, and of numbers, is stacked."""
-    if isinstance(value, (list, tuple)):
-        parts = [asarray(ns, v) if isinstance(v, (list, tuple)) else v for v in value]
-        like = next((raw(v) for v in substitute(parts) if hasattr(v, "dtype")), None)
-        parts = [v if hasattr(v, "dtype") else ns.backend.asarray(v, like=like) for v in parts]
-        value = stack(ns, parts)
-    return value if dtype is None or value.dtype == dtype else ns.astype(value, dtype)
+def _unique(name: str) -> Callable[..., Any]:
+    """The values of `unique_all` and its relatives: each is picked where it first occurs."""
 
+    def call(ns: Any, x: Any) -> Any:
+        found = ns.xp.unique_all(raw(x))
+        values = ns.take(ns.reshape(x, (-1,)), ns.xp.reshape(found.indices, (-1,)), axis=0)
+        if name == "unique_values":
+            return values
+        whole = found if name == "unique_all" else getattr(ns.xp, name)(raw(x))
+        return whole._replace(values=values)
 
-def full_like(ns: Any, x: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
-    """An array of the shape of x filled with one, perhaps traced, number."""
-    return ns.broadcast_to(fill_value + ns.zeros_like(x, dtype=dtype), x.shape)
+    return call
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "asarray": asarray,
+    **creation.FUNCTIONS,
     "broadcast_arrays": broadcast_arrays,
     "clip": clip,
     "concat": concat,
     "cumulative_prod": cumulative_prod,
     "diff": diff,
-    "full_like": full_like,
     "mean": mean,
     "moveaxis": moveaxis,
     "prod": prod,
@@ -216,6 +246,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "tensordot": tensordot,
     "tile": _picked("tile"),
     "unstack": unstack,
+    **{name: _unique(name) for name in ("unique_all", "unique_counts", "unique_inverse", "unique_values")},
     "var": var,
     "vecdot": vecdot,
 }

@@ -10,7 +10,7 @@ nonlinear is computed again.
 Nesting. Each tape has a level, larger than that of every tape older than it; a function acts on the
 arguments of the highest level among them, and calls itself for the levels below. The value of a traced
 array and the constants inside a linear map may thus be traced on older tapes: that is what higher
-derivatives are, and why perturbations cannot be confused. There is no stack of active tapes and no other
+derivatives are, and why perturbations cannot be confused. Operations ask no stack of active tapes and no other
 global state: an exception leaves nothing behind, and threads do not meet.
 
 The maps hold arrays by reference, as they were given: an array that is written to in place after it was
@@ -57,10 +57,32 @@ class Tape:
         nodes.append((parents, maps))
         return self.kind(value, self, len(nodes) - 1)
 
+    def constant(self, value: Any) -> Any:
+        """`value`, which came of arrays of this tape and has no tangent."""
+        return value
+
     def hidden(self, parents: tuple[int, ...], maps: Any) -> int:
         """The index of a node that has a tangent but no value: an intermediate result of several outputs."""
         self.nodes.append((parents, maps))
         return len(self.nodes) - 1
+
+
+class Constants(Tape):
+    """The tape of arrays that are wrapped without being differentiated: level 0, and it records nothing."""
+
+    __slots__ = ()
+
+    def __init__(self, backend: Any, ns: Any):
+        super().__init__(backend)
+        self.ns, self.level = ns, 0
+
+    def record(self, value: Any, parents: tuple[int, ...], maps: Any) -> Traced:
+        """`value`, wrapped."""
+        return self.kind(value, self, -1)
+
+    def constant(self, value: Any) -> Any:
+        """`value`, wrapped if it is an array."""
+        return self.ns.wrap(value)
 
 
 class Primitive:
@@ -114,7 +136,9 @@ class Primitive:
                     nested = True
             low.append(a)
         out = self(*low, **static) if nested else self.raw(*low, **static)
-        return self._record(top, args, low, out, static)
+        if type(out) is complex:  # of a Python complex number and a NumPy scalar, which is a Python float as well
+            out = top.backend.asarray(out)
+        return self._record(top, args, low, out, static) if top.level else top.constant(out)
 
     def _record(self, top: Tape, args: Sequence[Any], low: list[Any], out: Any, static: dict[str, Any]) -> Any:
         ns, parents, maps = top.ns, [], []
@@ -157,6 +181,8 @@ class MultiPrimitive:
         if not tape.is_open:
             raise leaked(self.name)
         outs = self(x.value, **static)
+        if not tape.level:
+            return tape.constant(outs)
         hidden_map, maps = self.rule(tape.ns, outs, x.value, **static)
         hidden = tape.hidden((x._index,), (hidden_map,))
         pairs = zip(outs, maps, strict=True)

@@ -102,7 +102,7 @@ def call_with_rule(function: Lists, pushforward: Lists, pullback: Lists, args: S
 
 
 def _checked(outs: list[Any]) -> list[Any]:
-    if any(isinstance(o, Traced) for o in outs):
+    if top_tape(outs) is not None:
         raise NoDerivativeError(
             "a function with a custom derivative closes over an array that is being differentiated, of which "
             "its rule knows nothing: pass the array as an argument (Backend.hoist does it)"

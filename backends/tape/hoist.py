@@ -4,7 +4,8 @@ place.
 While a function is hoisted, the tapes of what it captured know what stands in for each of their arrays, and
 every operation asks them before it acts on the arrays that it was given. Scopes are lexical: a function that
 was hoisted inside another hoisted function finds the stand-ins of both whenever it is called, also later,
-when a derivative is pulled back. A context variable holds the scopes that are in force.
+when a derivative is pulled back. Two context variables hold the tapes that are being recorded on, from which
+alone something can be captured, and the scopes that are in force.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from .._errors import NoDerivativeError
-from .._trees import leaves, tree_map
+from .._trees import flatten, tree_map
 from .array import Traced, raw, substitute, substituted, top_tape
 from .core import Tape
 from .maps import IDENTITY
@@ -32,6 +33,8 @@ class Scope(NamedTuple):
 
 
 _scopes: ContextVar[tuple[Scope, ...]] = ContextVar("nestfold_hoisted", default=())
+#: the tapes that are being recorded on here, the youngest last
+open_tapes: ContextVar[tuple[Tape, ...]] = ContextVar("nestfold_open_tapes", default=())
 
 
 @contextmanager
@@ -54,15 +57,22 @@ def _inside(scopes: tuple[Scope, ...]) -> Iterator[None]:
 
 
 def hoist(f: Callable[..., Tree], args: tuple[Tree, ...]) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
-    """`g, captured` with `g(captured, *args) == f(*args)`; see `Backend.hoist`.
+    """`g, captured` with `g(captured, *args) == f(*args)`; see `Backend.hoist`."""
+    return call_hoisted(f, args)[1:]
 
-    The tapes that `f` captured from show in its output on plain arguments. `f` runs once where it captured
-    nothing, and otherwise once more for each tape.
+
+def call_hoisted(
+    f: Callable[..., Tree], args: tuple[Tree, ...], copy: Callable[[Any], Any] = lambda leaf: leaf
+) -> tuple[Tree, Callable[..., Tree], tuple[Array, ...]]:
+    """`value, g, captured`: what `f(*args)` is without any tracing, of copies, and what `hoist` gives.
+
+    `f` runs once. Where it captured arrays of a tape that is recorded on in another thread, which show in its output
+    only, it runs once more for each such tape.
     """
     outer = _scopes.get()
-    captured, tapes = _captured(f, tree_map(lambda a: raw(substituted(a)), args), outer)
+    value, captured, tapes = _captured(f, tree_map(lambda a: copy(raw(substituted(a))), args), outer)
     if not captured and not outer:
-        return (lambda _, *args: f(*args)), ()
+        return value, (lambda _, *args: f(*args)), ()
     places = {id(traced): place for place, traced in enumerate(captured)}
 
     def hoisted(given: tuple[Array, ...], *args: Tree) -> Tree:
@@ -85,26 +95,35 @@ def hoist(f: Callable[..., Tree], args: tuple[Tree, ...]) -> tuple[Callable[...,
         with _inside((*outer, Scope(tapes, stand_in))):
             return tree_map(substituted, f(*args))
 
-    return hoisted, captured
+    return value, hoisted, captured
 
 
 def _captured(
     f: Callable[..., Tree], plain: tuple[Tree, ...], outer: tuple[Scope, ...]
-) -> tuple[tuple[Traced, ...], frozenset[Tape]]:
-    """The traced arrays that `f` closes over, and their tapes."""
+) -> tuple[Tree, tuple[Traced, ...], frozenset[Tape]]:
+    """The value of `f` without any tracing, the traced arrays that it closes over, and the tapes to watch."""
     found: dict[int, Traced] = {}
-    tapes: set[Tape] = set()
+    tapes = set(open_tapes.get())
+    known = {tape: scope.stand_in for scope in outer for tape in scope.tapes}
 
     def record(traced: Traced) -> Any:
         found.setdefault(id(traced), traced)
-        return raw(traced)
+        value: Any = traced
+        while isinstance(value, Traced) and value._tape in known:
+            other = known[value._tape](value)
+            if other is value:
+                break
+            value = other
+        return raw(value)
 
-    tape = top_tape(substitute(leaves(f(*plain))))
-    while tape is not None:
-        tapes.add(tape)
+    while True:
         with _inside((*outer, Scope(frozenset(tapes), record))):
-            tape = top_tape(substitute(leaves(f(*plain))))
-    return tuple(found.values()), frozenset(tapes)
+            outs, rebuild = flatten(f(*plain))
+            outs = substitute(outs)
+        tape = top_tape(outs)
+        if tape is None:
+            return rebuild(outs), tuple(found.values()), frozenset(tapes)
+        tapes.add(tape)
 
 
 def _alias(value: Any) -> Any:

@@ -33,6 +33,7 @@ class Identity:
     """t ↦ t."""
 
     __slots__ = ()
+    d = 1
 
     @staticmethod
     def push(t: Any) -> Any:
@@ -46,6 +47,7 @@ class Negate:
     """t ↦ -t."""
 
     __slots__ = ()
+    d = -1
 
     @staticmethod
     def push(t: Any) -> Any:
@@ -109,12 +111,15 @@ class Transpose:
 
 
 class Sandwich:
-    """t ↦ a t b, with the adjoint c ↦ aᴴ c bᴴ; or their negatives. A factor that is None is the identity."""
+    """t ↦ a t b, with the adjoint c ↦ aᴴ c bᴴ; or their negatives. A factor that is None is the identity.
 
-    __slots__ = ("a", "b", "negative", "ns")
+    `shape` is that of t, where the factors do not tell it.
+    """
 
-    def __init__(self, ns: Any, a: Any, b: Any, negative: bool = False):
-        self.ns, self.a, self.b, self.negative = ns, a, b, negative
+    __slots__ = ("a", "b", "negative", "ns", "shape")
+
+    def __init__(self, ns: Any, a: Any, b: Any, negative: bool = False, shape: tuple[int, ...] | None = None):
+        self.ns, self.a, self.b, self.negative, self.shape = ns, a, b, negative, shape
 
     def push(self, t: Any) -> Any:
         """± a t b."""
@@ -131,6 +136,23 @@ class Sandwich:
         if self.a is not None:
             c = self.ns.adjoint(self.a) @ c
         return c if self.b is None else c @ self.ns.adjoint(self.b)
+
+
+class Dot:
+    """t ↦ Σ b t for vectors; the adjoint is c ↦ conj(b) c."""
+
+    __slots__ = ("b", "turned")
+
+    def __init__(self, ns: Any, b: Any):
+        self.b, self.turned = b, ns.conj(b) if ns.is_complex(b) else b
+
+    def push(self, t: Any) -> Any:
+        """Σ b t."""
+        return t @ self.b
+
+    def pull(self, c: Any) -> Any:
+        """conj(b) c."""
+        return c * self.turned
 
 
 class Chain:
@@ -153,22 +175,41 @@ class Chain:
 class Fitted:
     """A map of an argument that was broadcast or promoted: pushes to the result's shape and dtype, pulls
     back to the argument's own (summing what was repeated, dropping the imaginary part of what was real).
+
+    `shapes` and `dtypes`, of the argument and of the result, are None where the two agree, so that nothing is
+    looked at twice; `axes` are those to sum over, found at the first pull.
     """
 
-    __slots__ = ("inner", "ns", "of", "out")
+    __slots__ = ("axes", "dtypes", "inner", "ns", "shapes")
 
     def __init__(self, ns: Any, inner: Map, argument: Any, out: Any):
-        self.ns, self.inner = ns, inner
-        self.of, self.out = (argument.shape, argument.dtype), (out.shape, out.dtype)
+        self.ns, self.inner, self.axes = ns, inner, None
+        self.shapes = None if argument.shape == out.shape else (argument.shape, out.shape)
+        self.dtypes = None if argument.dtype == out.dtype else (argument.dtype, out.dtype)
 
     def push(self, t: Any) -> Any:
         """inner(t), broadcast and promoted."""
-        t = self.ns.fit_dtype(self.inner.push(t), self.out[1])
-        return t if t.shape == self.out[0] else self.ns.broadcast_to(t, self.out[0])
+        t = self.inner.push(t)
+        if self.dtypes is not None:
+            t = self.ns.fit_dtype(t, self.dtypes[1])
+        if self.shapes is not None and t.shape != self.shapes[1]:
+            t = self.ns.broadcast_to(t, self.shapes[1])
+        return t
 
     def pull(self, c: Any) -> Any:
         """inner*(c), summed and demoted."""
-        return self.ns.fit_dtype(self.ns.unbroadcast(self.inner.pull(c), self.of[0]), self.of[1])
+        c = self.inner.pull(c)
+        if self.shapes is not None:
+            c = self._summed(c, *self.shapes)
+        return c if self.dtypes is None else self.ns.fit_dtype(c, self.dtypes[0])
+
+    def _summed(self, c: Any, small: tuple[int, ...], large: tuple[int, ...]) -> Any:
+        if self.axes is None:
+            extra = len(large) - len(small)
+            repeated = (extra + i for i, n in enumerate(small) if n == 1 and large[extra + i] != 1)
+            self.axes = (*range(extra), *repeated)
+        c = self.ns.sum(c, axis=self.axes)
+        return c if c.shape == small else self.ns.reshape(c, small)
 
 
 class Packed:

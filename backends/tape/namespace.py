@@ -8,13 +8,13 @@ that raises `NoDerivativeError` when, and only when, it is given an array that i
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
-from . import composed, composed_linalg, linalg, numpy_protocol, rules, structure
-from .array import Traced, constants, raw
+from . import composed, composed_linalg, einsum, fourier, linalg, numpy_protocol, rules, special, structure
+from .array import Traced, constants, is_moving, raw
+from .calls import make_primitive
 from .core import MultiPrimitive, Primitive
 from .refusals import no_rule
 from .structure import Getitem
@@ -41,6 +41,15 @@ def _any_traced(values: Any) -> bool:
     return any(isinstance(v, Traced) or (type(v) in (list, tuple) and _any_traced(v)) for v in values)
 
 
+def _plain(value: Any) -> Any:
+    """`value`, and what is in a list or tuple of that name, without any tracing."""
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else raw(value)
+
+
+def _call_plain(function: Callable[..., Any], args: Any, keywords: dict[str, Any]) -> Any:
+    return function(*map(_plain, args), **{key: _plain(value) for key, value in keywords.items()})
+
+
 def _constant(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **keywords: Any) -> Any:
         plain = dict(zip(keywords, constants(name, tuple(keywords.values())), strict=True))
@@ -51,9 +60,9 @@ def _constant(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **keywords: Any) -> Any:
-        if _any_traced(args) or _any_traced(keywords.values()):
+        if any(map(is_moving, args)) or any(map(is_moving, keywords.values())):
             raise no_rule(name)
-        return function(*args, **keywords)
+        return _call_plain(function, args, keywords)
 
     return call
 
@@ -68,8 +77,7 @@ class _Space:
     def __getattr__(self, name: str) -> Any:
         if name in ("_root", "_xp", "_prefix"):
             raise AttributeError(name)
-        made = self._make(name)
-        self.__dict__[name] = made
+        made = self.__dict__[name] = self._root.present(self._make(name), getattr(self._xp, name, None))
         return made
 
     def __dir__(self) -> list[str]:
@@ -92,8 +100,11 @@ class _Space:
         own, root = getattr(self._xp, name, None), self._root
 
         def call(*args: Any, **keywords: Any) -> Any:
-            if own is not None and not (_any_traced(args) or _any_traced(keywords.values())):
-                return own(*args, **keywords)
+            if own is not None:
+                if not (_any_traced(args) or _any_traced(keywords.values())):
+                    return own(*args, **keywords)
+                if not root.any_inexact(args) and not root.any_inexact(keywords.values()):
+                    return _call_plain(own, args, keywords)
             return function(root, *args, **keywords)
 
         return call
@@ -107,13 +118,19 @@ class _Linalg(_Space):
             return getattr(self._root, name)
         if name in composed_linalg.LINALG:
             return self._compose(name, composed_linalg.LINALG[name])
-        if name in linalg.MULTIPLE:
-            return MultiPrimitive(f"linalg.{name}", getattr(self._xp, name), linalg.MULTIPLE[name])
-        if name not in linalg.RULES:
+        if name not in linalg.RULES and name not in linalg.MULTIPLE:
             return None
-        primitive = Primitive(f"linalg.{name}", getattr(self._xp, name), linalg.RULES[name])
+        kind, table = (make_primitive, linalg.RULES) if name in linalg.RULES else (MultiPrimitive, linalg.MULTIPLE)
+        primitive = kind(f"linalg.{name}", linalg.without_private(getattr(self._xp, name)), table[name])
         around = composed_linalg.LINALG_AROUND.get(name)
         return primitive if around is None else around(self._root, primitive)
+
+
+class _Fourier(_Space):
+    """The `fft` extension."""
+
+    def _rule(self, name: str) -> Any:
+        return fourier.rule(self._root, self._xp, name)
 
 
 class TracedNamespace(_Space):
@@ -126,33 +143,51 @@ class TracedNamespace(_Space):
         if hasattr(self.xp, "linalg"):
             self.linalg = _Linalg(self, self.xp.linalg, "linalg.")
         if hasattr(self.xp, "fft"):
-            self.fft = _Space(self, self.xp.fft, "fft.")
+            self.fft = _Fourier(self, self.xp.fft, "fft.")
+
+    def present(self, function: Any, own: Any) -> Any:
+        """`function` as this namespace shows it, and the plain namespace's own of that name."""
+        return function
+
+    def any_inexact(self, values: Any) -> bool:
+        """Whether some array among these, or in a list or tuple of them, is traced and may have a derivative."""
+        for v in values:
+            if isinstance(v, Traced):
+                if v._tape.level or self.backend.is_inexact(v.value):
+                    return True
+            elif type(v) in (list, tuple) and self.any_inexact(v):
+                return True
+        return False
 
     def _rule(self, name: str) -> Any:
+        if name == "to_device":
+            return Primitive(name, self.backend.to_device, structure.OTHERS[name], names=("device",))
         if name == "gather":
-            return Primitive(name, lambda x, pick: pick(x), structure.OTHERS[name])
+            return make_primitive(name, lambda x, pick: pick(x), structure.OTHERS[name])
         if name == "scatter":
             return Primitive(name, self._raw_scatter, structure.OTHERS[name])
         if name in composed.FUNCTIONS:
             return self._compose(name, composed.FUNCTIONS[name])
+        if name == "einsum":
+            return self._compose(name, einsum.einsum)
+        if name == "special":
+            return special.Special(self)
         if name in rules.ELEMENTWISE:
             own = composed.RAW.get(name) or getattr(self.xp, name)
-            return Primitive(name, own, rules.ELEMENTWISE[name], elementwise=True)
+            return make_primitive(name, own, rules.ELEMENTWISE[name], elementwise=True)
         if name in structure.OTHERS:
-            own = getattr(self.xp, name)
+            own = self.backend.direct.get(name) or composed.RAW.get(name) or getattr(self.xp, name)
             if name == "astype":  # some libraries take its dtype by position only
                 return Primitive(
                     name, lambda x, dtype, **k: own(x, dtype, **k), structure.OTHERS[name], names=("dtype",)
                 )
-            return Primitive(name, own, structure.OTHERS[name], names=_STATIC.get(name, ()))
+            return make_primitive(name, own, structure.OTHERS[name], names=_STATIC.get(name, ()))
         return None
 
     # -- NumPy's own ways --------------------------------------------------------------------------
     def method(self, array: Traced, name: str) -> Callable[..., Any]:
         """The method `name` of NumPy's arrays, of this traced array."""
-        if name not in numpy_protocol.METHODS:
-            raise AttributeError(f"an array that is being differentiated has no attribute {name!r}")
-        return functools.partial(numpy_protocol.call, name, self, array)
+        return numpy_protocol.method(self, array, name)
 
     def array_ufunc(self, ufunc: Any, method: str, inputs: tuple, **keywords: Any) -> Any:
         """A universal function of NumPy met a traced array."""

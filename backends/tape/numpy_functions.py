@@ -1,77 +1,53 @@
-"""Functions of NumPy whose signature or name the array API standard does not have, in terms of those it
-has.
+"""Functions of NumPy whose signature or name the array API standard does not have, in terms of those it has.
+
+Here: shapes, products, diagonals and simple functions of entries. The other families have files of their own, and
+`OWN` gathers all of them.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
+from . import (
+    numpy_calculus,
+    numpy_choosing,
+    numpy_joining,
+    numpy_linalg,
+    numpy_order,
+    numpy_padding,
+    numpy_polynomials,
+    numpy_reductions,
+)
 from .einsum import einsum
-from .numpy_joining import arrays_of, column_stack, cut, joined, picked
+from .numpy_reductions import no_out
+from .numpy_ufuncs import as_array, cast, is_traced, plain
 from .refusals import no_rule
+from .special_sums import sinc
 
 
-def _tuple(axis: Any) -> Any:
-    return tuple(axis) if isinstance(axis, list) else axis
-
-
-def _only(name: str, keywords: dict[str, Any]) -> None:
-    """Raise `NoDerivativeError` for keywords that only NumPy's own function understands."""
-    given = [key for key, value in keywords.items() if value is not None]
-    if given:
-        raise no_rule(f"np.{name} with {', '.join(given)}")
-
-
-def _reduction(name: str) -> Callable[..., Any]:
-    def reduce(ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, **k: Any) -> Any:
-        keepdims = bool(k.pop("keepdims", False))
-        _only(name, {"out": out, **k})
-        value = getattr(ns, name)(x, axis=_tuple(axis), keepdims=keepdims)
-        return value if dtype is None else astype(ns, value, dtype)
-
-    return reduce
-
-
-def _spread(name: str) -> Callable[..., Any]:
-    def spread(ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, **k: Any) -> Any:
-        keepdims, ddof = bool(k.pop("keepdims", False)), k.pop("correction", ddof)
-        _only(name, {"dtype": dtype, "out": out, **k})
-        return getattr(ns, name)(x, axis=_tuple(axis), correction=ddof, keepdims=keepdims)
-
-    return spread
-
-
-def _extreme(name: str) -> Callable[..., Any]:
-    def extreme(ns: Any, x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **k: Any) -> Any:
-        _only(name, {"out": out, **k})
-        return getattr(ns, name)(x, axis=_tuple(axis), keepdims=bool(keepdims))
-
-    return extreme
-
-
-def _cumulative(name: str) -> Callable[..., Any]:
-    def cumulate(ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
-        _only(name, {"out": out})
-        flat = ns.reshape(x, (-1,)) if axis is None else x
-        return getattr(ns, name)(flat, axis=0 if axis is None else axis, dtype=dtype)
-
-    return cumulate
-
-
-def astype(ns: Any, x: Any, dtype: Any, **_: Any) -> Any:
+# -- shapes ----------------------------------------------------------------------------------------
+def astype(ns: Any, x: Any, dtype: Any, *_: Any, **__: Any) -> Any:
     """`x` in a dtype that NumPy understands, `float` or "f4" as well."""
-    return ns.astype(x, ns.xp.zeros(0, dtype=dtype).dtype)
+    return cast(ns, x, dtype)
 
 
-def reshape(ns: Any, x: Any, *shape: Any, order: str = "C", **_: Any) -> Any:
-    """`reshape(2, 3)` and `reshape((2, 3))`."""
+def reshape(ns: Any, x: Any, *shape: Any, order: str = "C", **k: Any) -> Any:
+    """`reshape(2, 3)` and `reshape((2, 3))`, with the entries in C's or Fortran's order."""
+    if len(shape) == 2 and isinstance(shape[1], str):  # np.reshape(x, shape, order)
+        shape, order = shape[:1], shape[1]
+    shape = shape or (k.pop("shape", None) or k.pop("newshape"),)
+    (shape,) = shape if len(shape) == 1 else (shape,)
+    shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    if order in ("A", "K"):  # the order in memory
+        flags = plain(x).flags
+        order = "F" if flags.fnc else "C" if flags.c_contiguous or order == "A" else order
+    if order == "F":
+        return ns.reshape(x.T, shape[::-1]).T
     if order != "C":
         raise no_rule(f"reshape with order={order!r}")
-    (shape,) = shape if len(shape) == 1 else (shape,)
-    return ns.reshape(x, tuple(shape) if isinstance(shape, (tuple, list)) else (shape,))
+    return ns.reshape(x, shape)
 
 
 def ravel(ns: Any, x: Any, order: str = "C") -> Any:
@@ -79,11 +55,17 @@ def ravel(ns: Any, x: Any, order: str = "C") -> Any:
     return reshape(ns, x, -1, order=order)
 
 
-def transpose(ns: Any, x: Any, *axes: Any) -> Any:
+def transpose(ns: Any, x: Any, *axes: Any, **k: Any) -> Any:
     """`transpose()`, `transpose(1, 0)` and `transpose((1, 0))`."""
+    axes = axes or (k.get("axes"),)
     if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
         axes = tuple(axes[0] or ())
     return ns.permute_dims(x, axes or tuple(range(x.ndim))[::-1])
+
+
+def moveaxis(ns: Any, x: Any, source: Any, destination: Any) -> Any:
+    """`np.moveaxis`, which takes lists of axes too."""
+    return ns.moveaxis(x, *(tuple(v) if isinstance(v, list) else v for v in (source, destination)))
 
 
 def swapaxes(ns: Any, x: Any, axis1: int, axis2: int) -> Any:
@@ -93,6 +75,12 @@ def swapaxes(ns: Any, x: Any, axis1: int, axis2: int) -> Any:
     return ns.permute_dims(x, tuple(order))
 
 
+def rollaxis(ns: Any, x: Any, axis: int, start: int = 0) -> Any:
+    """`np.rollaxis`: one axis before another."""
+    axis, start = axis % x.ndim, start + x.ndim if start < 0 else start
+    return ns.moveaxis(x, axis, start - 1 if axis < start else start)
+
+
 def squeeze(ns: Any, x: Any, axis: Any = None) -> Any:
     """Without axes of length one."""
     if axis is None:
@@ -100,9 +88,25 @@ def squeeze(ns: Any, x: Any, axis: Any = None) -> Any:
     return ns.squeeze(x, axis)
 
 
+def broadcast_to(ns: Any, x: Any, shape: Any, subok: bool = False) -> Any:
+    """`np.broadcast_to`."""
+    return ns.broadcast_to(x, tuple(shape) if hasattr(shape, "__len__") else (shape,))
+
+
+def full_like(ns: Any, x: Any, fill_value: Any, dtype: Any = None, *_: Any, shape: Any = None, **__: Any) -> Any:
+    """An array like x, of one perhaps traced number."""
+    dtype = x.dtype if dtype is None else ns.xp.zeros(0, dtype=dtype).dtype
+    shape = x.shape if shape is None else tuple(shape) if hasattr(shape, "__len__") else (shape,)
+    if not is_traced(fill_value):
+        return ns.xp.full(shape, plain(fill_value), dtype=dtype, device=ns.device(x))
+    return ns.broadcast_to(ns.astype(fill_value, dtype), shape)
+
+
+# -- products --------------------------------------------------------------------------------------
 def dot(ns: Any, a: Any, b: Any, out: Any = None) -> Any:
     """The product of vectors and matrices, and NumPy's generalisation."""
-    _only("dot", {"out": out})
+    no_out("dot", out)
+    a, b = as_array(ns, a), as_array(ns, b)
     axes_a, axes_b = (len(getattr(v, "shape", ())) for v in (a, b))
     if not axes_a or not axes_b:
         return ns.multiply(a, b)
@@ -113,6 +117,7 @@ def dot(ns: Any, a: Any, b: Any, out: Any = None) -> Any:
 
 def inner(ns: Any, a: Any, b: Any) -> Any:
     """The contraction of the last axes."""
+    a, b = as_array(ns, a), as_array(ns, b)
     scalar = not getattr(a, "shape", ()) or not getattr(b, "shape", ())
     return ns.multiply(a, b) if scalar else ns.tensordot(a, b, axes=((-1,), (-1,)))
 
@@ -121,17 +126,19 @@ def tensordot(ns: Any, a: Any, b: Any, axes: Any = 2) -> Any:
     """Contraction of several axes; `axes` may be a pair of integers too."""
     if not isinstance(axes, int):
         axes = tuple((pair,) if isinstance(pair, int) else tuple(pair) for pair in axes)
-    return ns.tensordot(a, b, axes=axes)
+    return ns.tensordot(as_array(ns, a), as_array(ns, b), axes=axes)
 
 
 def outer(ns: Any, a: Any, b: Any, out: Any = None) -> Any:
     """All products of an entry of a and one of b."""
-    _only("outer", {"out": out})
+    no_out("outer", out)
+    a, b = numpy_joining.arrays_of(ns, (a, b))
     return ns.reshape(a, (-1, 1)) * ns.reshape(b, (1, -1))
 
 
 def kron(ns: Any, a: Any, b: Any) -> Any:
     """The Kronecker product."""
+    a, b = numpy_joining.arrays_of(ns, (a, b))
     n = max(a.ndim, b.ndim)
     shapes = [(1,) * (n - v.ndim) + tuple(v.shape) for v in (a, b)]
     left = ns.reshape(a, tuple(m for size in shapes[0] for m in (size, 1)))
@@ -139,6 +146,12 @@ def kron(ns: Any, a: Any, b: Any) -> Any:
     return ns.reshape(left * right, tuple(i * j for i, j in zip(*shapes, strict=True)))
 
 
+def vecdot(ns: Any, a: Any, b: Any, axis: int = -1) -> Any:
+    """Σ conj(a) b along an axis."""
+    return ns.vecdot(a, b, axis=axis)
+
+
+# -- diagonals -------------------------------------------------------------------------------------
 def diagonal(ns: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The entries of a diagonal of two axes, along a new last axis."""
     return ns.linalg.diagonal(ns.moveaxis(x, (axis1, axis2), (-2, -1)), offset=offset)
@@ -146,7 +159,7 @@ def diagonal(ns: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -
 
 def trace(ns: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Any:
     """The sum of a diagonal."""
-    return _reduction("sum")(ns, diagonal(ns, x, offset, axis1, axis2), axis=-1, dtype=dtype, out=out)
+    return numpy_reductions.total(ns, diagonal(ns, x, offset, axis1, axis2), -1, dtype, out)
 
 
 def diag(ns: Any, x: Any, k: int = 0) -> Any:
@@ -157,124 +170,94 @@ def diag(ns: Any, x: Any, k: int = 0) -> Any:
     return ns.scatter(x, pick=lambda a: ns.xp.diagonal(a, k), shape=(n, n))
 
 
+# -- functions of entries --------------------------------------------------------------------------
 def clip(ns: Any, x: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **k: Any) -> Any:
     """`x` between two bounds, `min=` and `max=` by their newer names too."""
     a_min, a_max = k.pop("min", a_min), k.pop("max", a_max)
-    _only("clip", {"out": out, **k})
+    no_out("clip", out)
     return ns.clip(x, a_min, a_max)
 
 
-def take(ns: Any, x: Any, indices: Any, axis: Any = None, **k: Any) -> Any:
-    """Entries by integer indices of any shape."""
-    x, axis = (ns.reshape(x, (-1,)), 0) if axis is None else (x, axis % x.ndim)
-    own = ns.xp.take
-    return ns.gather(x, pick=lambda a: own(a, indices, axis=axis, **k))
+def angle(ns: Any, z: Any, deg: bool = False) -> Any:
+    """The argument of complex numbers, which is constant for real ones."""
+    if not ns.is_complex(z):
+        return ns.xp.angle(plain(z), deg)
+    y = ns.atan2(ns.imag(z), ns.real(z))
+    return y * (180 / math.pi) if deg else y
 
 
-def sort(ns: Any, x: Any, axis: Any = -1, **_: Any) -> Any:
-    """The entries in order."""
-    return ns.sort(ns.reshape(x, (-1,)) if axis is None else x, axis=-1 if axis is None else axis)
+def nan_to_num(ns: Any, x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    """`np.nan_to_num`: constants in the place of NaN and infinities."""
+    if ns.is_complex(x):
+        parts = (nan_to_num(ns, part, copy, nan, posinf, neginf) for part in (ns.real(x), ns.imag(x)))
+        return sum(part * unit for part, unit in zip(parts, (1, 1j), strict=True))
+    return ns.where(ns.isfinite(x), x, ns.xp.nan_to_num(plain(x), nan=nan, posinf=posinf, neginf=neginf))
 
 
-def norm(ns: Any, x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    """Vector and matrix norms."""
-    axes = axis if isinstance(axis, tuple) else tuple(range(x.ndim)) if axis is None else (axis,)
-    if ord in (None, "fro") or len(axes) == 1:
-        return ns.linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=2 if ord in (None, "fro") else ord)
-    value = ns.linalg.matrix_norm(ns.moveaxis(x, axes, (-2, -1)), ord=ord)
-    if not keepdims:
-        return value
-    axes = {a % x.ndim for a in axes}
-    return ns.reshape(value, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
+def real_if_close(ns: Any, x: Any, tol: Any = 100) -> Any:
+    """`np.real_if_close`: the real part where all imaginary ones are about zero."""
+    is_real = ns.is_complex(x) and not ns.xp.iscomplexobj(ns.xp.real_if_close(plain(x), tol))
+    return ns.real(x) if is_real else x
 
 
-def average(ns: Any, x: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> Any:
-    """The mean, with weights of the shape of x or of one axis."""
-    if weights is None:
-        return ns.mean(x, axis=axis, keepdims=keepdims)
-    if weights.shape != x.shape:
-        weights = ns.reshape(weights, tuple(n if i == axis % x.ndim else 1 for i, n in enumerate(x.shape)))
-        weights = ns.broadcast_to(weights, x.shape)
-    total = ns.sum(weights, axis=axis, keepdims=keepdims)
-    return ns.sum(x * weights, axis=axis, keepdims=keepdims) / total
-
-
-def trapezoid(ns: Any, y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
-    """The integral by the trapezoidal rule."""
-    y = ns.moveaxis(y, axis, -1)
-    if x is not None:
-        dx = ns.diff(x if len(x.shape) == 1 else ns.moveaxis(x, axis, -1))
-    return ns.sum(dx * (y[..., 1:] + y[..., :-1]) / 2, axis=-1)
-
-
-def _scaled(factor: float) -> Callable[..., Any]:
-    return lambda ns, x: ns.multiply(x, factor)
-
-
-def _lower(name: str) -> Callable[..., Any]:
-    def function(ns: Any, x: Any, UPLO: str = "L") -> Any:  # noqa: N803, RUF100
-        if UPLO != "L":
-            raise no_rule(f"np.linalg.{name} with UPLO={UPLO!r}")
-        return getattr(ns.linalg, name)(x)
-
-    return function
+def in_scimath(ns: Any, function: Any, args: tuple) -> Any:
+    """A function of `np.emath`: complex where the real one is not defined."""
+    values, first = function(*(plain(a) for a in args)), args[0]
+    dtype = values.dtype if ns.is_complex(values) else None
+    args = tuple(cast(ns, a, dtype) for a in args)
+    name = function.__name__
+    if name == "logn":
+        return ns.log(args[1]) / ns.log(ns.xp.asarray(args[0], dtype=dtype) if not is_traced(args[0]) else args[0])
+    if (
+        dtype is not None and name in ("arccos", "arcsin") and not ns.is_complex(first)
+    ):  # on the branch cut, where arccos x = -i arcosh x
+        y = -1j * ns.acosh(args[0])
+        return y if name == "arccos" else 0.5 * math.pi - y
+    return getattr(ns, {"power": "pow", "arccos": "acos", "arcsin": "asin", "arctanh": "atanh"}.get(name, name))(*args)
 
 
 OWN: dict[str, Callable[..., Any]] = {
-    "amax": _extreme("max"),
-    "amin": _extreme("min"),
+    "angle": angle,
     "astype": astype,
-    "average": average,
-    "cbrt": lambda ns, x: ns.sign(x) * ns.abs(x) ** (1 / 3),
+    "broadcast_to": broadcast_to,
     "clip": clip,
-    "column_stack": column_stack,
-    "concatenate": lambda ns, arrays, axis=0, **_: ns.concat(arrays_of(ns, arrays), axis=axis),
-    "copy": lambda ns, x, **_: ns.positive(x),
-    "cross": lambda ns, a, b, axis=-1: ns.linalg.cross(a, b, axis=axis),
-    "cumprod": _cumulative("cumulative_prod"),
-    "cumsum": _cumulative("cumulative_sum"),
-    "deg2rad": _scaled(math.pi / 180),
-    "degrees": _scaled(180 / math.pi),
+    "copy": lambda ns, x, *_, **__: ns.positive(x),
+    "cross": numpy_linalg.cross,
     "diag": diag,
+    "diagflat": lambda ns, x, k=0: diag(ns, ravel(ns, x), k),
     "diagonal": diagonal,
-    "diff": lambda ns, x, n=1, axis=-1, **k: ns.diff(x, axis=axis, n=n, **k),
     "dot": dot,
     "einsum": einsum,
-    "exp2": lambda ns, x: ns.pow(2.0, x),
     "flatten": ravel,
-    "hstack": joined(1, 1),
+    "full_like": full_like,
+    "imag": lambda ns, x: ns.imag(x) if ns.is_complex(x) else ns.xp.zeros_like(plain(x)),
     "inner": inner,
     "kron": kron,
-    "max": _extreme("max"),
-    "mean": _reduction("mean"),
-    "min": _extreme("min"),
+    "moveaxis": moveaxis,
+    "nan_to_num": nan_to_num,
     "outer": outer,
-    "prod": _reduction("prod"),
-    "ptp": lambda ns, x, axis=None: ns.max(x, axis=axis) - ns.min(x, axis=axis),
-    "rad2deg": _scaled(180 / math.pi),
-    "radians": _scaled(math.pi / 180),
     "ravel": ravel,
+    "real": lambda ns, x: ns.real(x),
+    "real_if_close": real_if_close,
     "reshape": reshape,
-    "sort": sort,
+    "rollaxis": rollaxis,
+    "sinc": sinc,
     "squeeze": squeeze,
-    "stack": lambda ns, arrays, axis=0, **_: ns.stack(arrays_of(ns, arrays), axis=axis),
-    "std": _spread("std"),
-    "sum": _reduction("sum"),
     "swapaxes": swapaxes,
-    "take": take,
     "tensordot": tensordot,
     "trace": trace,
     "transpose": transpose,
-    "trapezoid": trapezoid,
-    "var": _spread("var"),
-    "vdot": lambda ns, a, b: ns.vecdot(ns.reshape(a, (-1,)), ns.reshape(b, (-1,))),
-    "vstack": joined(0, 2),
+    "vdot": lambda ns, a, b: ns.vecdot(*(ns.reshape(v, (-1,)) for v in numpy_joining.arrays_of(ns, (a, b)))),
+    "vecdot": vecdot,
 }
-OWN |= {name: picked(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d", "fliplr", "flipud", "rot90")}
-OWN |= {name: cut(name) for name in ("array_split", "dsplit", "hsplit", "split", "vsplit")}
-LINALG: dict[str, Callable[..., Any]] = {
-    "eigh": _lower("eigh"),
-    "eigvalsh": _lower("eigvalsh"),
-    "multi_dot": lambda ns, arrays, **_: functools.reduce(ns.matmul, arrays),
-    "norm": norm,
-}
+for _family in (
+    numpy_calculus,
+    numpy_choosing,
+    numpy_joining,
+    numpy_order,
+    numpy_padding,
+    numpy_polynomials,
+    numpy_reductions,
+):
+    OWN |= _family.OWN
+LINALG = numpy_linalg.OWN

@@ -45,6 +45,23 @@ def outside_caller() -> str:
     return f" in {module}.{name}"
 
 
+#: What to write instead of functions that SciPy writes in Python and that insist on plain arrays.
+_INSTEAD = {
+    "logsumexp": "np.logaddexp.reduce(y, axis=...)",
+    "log_softmax": "y - np.logaddexp.reduce(y, axis=..., keepdims=True)",
+    "softmax": "np.exp(y - np.logaddexp.reduce(y, axis=..., keepdims=True))",
+    "polygamma": "scipy.special.psi(y), and (-1)**(n + 1) * math.factorial(n) * scipy.special.zeta(n + 1, y) for n > 0",
+    "multigammaln": "a sum of scipy.special.gammaln",
+    "comb": "scipy.special.binom",
+}
+
+
+def instead_of(caller: str) -> str:
+    """What to write instead of this function; empty where nobody knows."""
+    library, _, name = caller.strip().removeprefix("in ").rpartition(".")
+    return f"write {_INSTEAD[name]}" if "scipy.special" in library and name in _INSTEAD else ""
+
+
 def _leading(names: list[tuple[str, str]], library: str) -> list[tuple[str, str]]:
     kept = []
     for module, name in names:

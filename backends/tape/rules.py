@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from .array import raw
 from .maps import IDENTITY, NEGATE, Linear, Map, Scale, scale
 
 Rule = Callable[..., Any]
@@ -33,6 +34,11 @@ def _tie(compare: str) -> Callable[..., Any]:
     return derivative
 
 
+def _inverse(b: Any) -> Any:
+    """1/b; a Python zero, too, gives infinity."""
+    return math.inf if isinstance(b, (int, float)) and b == 0 else 1 / b
+
+
 def _power_base(ns: Any, y: Any, a: Any, b: Any) -> Any:
     if isinstance(b, (int, float)):
         return 2 * a if b == 2 else b * a ** (b - 1) if b else 0.0
@@ -46,10 +52,22 @@ def _power_exponent(ns: Any, y: Any, a: Any, b: Any) -> Any:
     return y * ns.log(ns.where(a == 0, ns.ones_like(a), a))
 
 
+def _share(ns: Any, y: Any, mine: Any, other: Any) -> Any:
+    """The derivative of log(exp a + exp b) by a: exp(a - y); where y is infinite its limit, 1, ½ or 0."""
+    if not bool(ns.xp.count_nonzero(ns.xp.isinf(raw(y)))):  # infinite values take ten operations more
+        return ns.exp(mine - y)
+    infinite = ns.isinf(y)
+    limit = ns.where(ns.equal(y, mine), ns.where(ns.equal(y, other), 0.5 * ns.ones_like(y), 1.0), 0.0)
+    gap = ns.where(infinite, ns.zeros_like(y), mine) - ns.where(infinite, ns.zeros_like(y), y)
+    return ns.where(infinite, limit, ns.exp(gap))
+
+
 def _abs(ns: Any, y: Any, x: Any) -> Map:
     """D|x|[t] = Re(conj(s) t), s = x/|x| (0 at 0)."""
-    s = ns.sign(x)
-    return Linear(lambda t: ns.real(ns.conj(s) * t), lambda c: c * s) if ns.is_complex(x) else Scale(s)
+    if not ns.is_complex(x):
+        return Scale(ns.sign(x))
+    s = x / ns.where(y == 0, ns.ones_like(y), y)
+    return Linear(lambda t: ns.real(ns.conj(s) * t), lambda c: c * s)
 
 
 def _sign(ns: Any, y: Any, x: Any) -> Map | None:
@@ -75,8 +93,7 @@ def _conj(ns: Any, y: Any, x: Any) -> Any:
 
 def _chosen(ns: Any, condition: Any, of_true: bool) -> Linear:
     def keep(t: Any) -> Any:
-        zero = ns.zeros_like(t)
-        return ns.where(condition, t, zero) if of_true else ns.where(condition, zero, t)
+        return ns.where(condition, t, 0.0) if of_true else ns.where(condition, 0.0, t)
 
     return Linear(keep, keep)
 
@@ -85,10 +102,10 @@ def _chosen(ns: Any, condition: Any, of_true: bool) -> Linear:
 _LN2, _LN10 = math.log(2.0), math.log(10.0)
 ELEMENTWISE: dict[str, tuple[Rule, ...]] = {
     "abs": (_abs,),
-    "acos": (_by(lambda ns, y, x: -1 / ns.sqrt(1 - x * x)),),
+    "acos": (_by(lambda ns, y, x: -1 / ns.sqrt(-(x * x - 1))),),  # this way the sign of a zero imaginary part is kept
     "acosh": (_by(lambda ns, y, x: 1 / (ns.sqrt(x - 1) * ns.sqrt(x + 1))),),
     "add": (lambda ns, y, a, b: IDENTITY, lambda ns, y, a, b: IDENTITY),
-    "asin": (_by(lambda ns, y, x: 1 / ns.sqrt(1 - x * x)),),
+    "asin": (_by(lambda ns, y, x: 1 / ns.sqrt(-(x * x - 1))),),
     "asinh": (_by(lambda ns, y, x: 1 / ns.sqrt(x * x + 1)),),
     "atan": (_by(lambda ns, y, x: 1 / (1 + x * x)),),
     "atan2": (
@@ -100,7 +117,7 @@ ELEMENTWISE: dict[str, tuple[Rule, ...]] = {
     "copysign": (_by(lambda ns, y, a, b: ns.sign(a) * ns.sign(y)), lambda ns, y, a, b: None),
     "cos": (_by(lambda ns, y, x: -ns.sin(x)),),
     "cosh": (_by(lambda ns, y, x: ns.sinh(x)),),
-    "divide": (_by(lambda ns, y, a, b: 1 / b), _by(lambda ns, y, a, b: -y / b)),
+    "divide": (_by(lambda ns, y, a, b: _inverse(b)), _by(lambda ns, y, a, b: -y / b)),
     "exp": (_by(lambda ns, y, x: y),),
     "expm1": (_by(lambda ns, y, x: y + 1),),
     "hypot": (_by(lambda ns, y, a, b: a / y), _by(lambda ns, y, a, b: b / y)),
@@ -109,11 +126,12 @@ ELEMENTWISE: dict[str, tuple[Rule, ...]] = {
     "log10": (_by(lambda ns, y, x: 1 / (_LN10 * x)),),
     "log1p": (_by(lambda ns, y, x: 1 / (1 + x)),),
     "log2": (_by(lambda ns, y, x: 1 / (_LN2 * x)),),
-    "logaddexp": (_by(lambda ns, y, a, b: ns.exp(a - y)), _by(lambda ns, y, a, b: ns.exp(b - y))),
+    "logaddexp": (_by(_share), _by(lambda ns, y, a, b: _share(ns, y, b, a))),
     "maximum": (_by(_tie("greater")), _by(lambda ns, y, a, b: _tie("greater")(ns, y, b, a))),
     "minimum": (_by(_tie("less")), _by(lambda ns, y, a, b: _tie("less")(ns, y, b, a))),
     "multiply": (lambda ns, y, a, b: scale(ns, b), lambda ns, y, a, b: scale(ns, a)),
     "negative": (lambda ns, y, x: NEGATE,),
+    "nextafter": (lambda ns, y, a, b: IDENTITY, lambda ns, y, a, b: None),
     "positive": (lambda ns, y, x: IDENTITY,),
     "pow": (_by(_power_base), _by(_power_exponent)),
     "real": (_real,),
@@ -139,10 +157,9 @@ ELEMENTWISE: dict[str, tuple[Rule, ...]] = {
 CONSTANT = frozenset(
     "all allclose any argmax argmin argpartition argsort argwhere array_equal array_equiv bitwise_and "
     "bitwise_invert bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor can_cast ceil "
-    "count_nonzero digitize empty_like equal finfo fix flatnonzero floor floor_divide full_like greater "
+    "count_nonzero digitize empty_like equal finfo fix flatnonzero floor floor_divide greater "
     "greater_equal heaviside iinfo isclose iscomplex iscomplexobj isdtype isfinite isin isinf isnan "
     "isneginf isposinf isreal isrealobj less less_equal lexsort logical_and logical_not logical_or "
     "logical_xor matrix_rank may_share_memory ndim nonzero not_equal ones_like result_type rint round "
-    "searchsorted shape shares_memory signbit size trunc unique_all unique_counts unique_inverse "
-    "unique_values zeros_like".split()
+    "searchsorted shape shares_memory signbit size trunc zeros_like".split()
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .maps import Linear, Map, Sandwich, Transpose
+from .maps import Dot, Linear, Map, Sandwich, Transpose
 
 Rule = Callable[..., Any]
 
@@ -18,16 +18,35 @@ def _unary(push_pull: Callable[..., tuple[Callable, Callable]]) -> tuple[Rule, .
     return (lambda ns, y, x, **static: Linear(*push_pull(ns, y, x, **static)),)
 
 
-def _sum(ns: Any, y: Any, x: Any, *, axis: Any = None, keepdims: bool = False, **_: Any) -> tuple:
-    def push(t: Any) -> Any:
-        return ns.fit_dtype(ns.sum(t, axis=axis, keepdims=keepdims), y.dtype)
+class Sum:
+    """t ↦ Σ t along some axes; the adjoint repeats. What changes neither shape nor dtype is left out."""
 
-    def pull(c: Any) -> Any:
-        if not keepdims and axis is not None:
-            c = ns.restore_axes(c, axis, x.shape)
-        return ns.broadcast_to(ns.fit_dtype(c, x.dtype), x.shape)
+    __slots__ = ("axis", "dtypes", "keepdims", "kept", "ns", "shape")
 
-    return push, pull
+    def __init__(self, ns: Any, y: Any, x: Any, axis: Any, keepdims: bool):
+        self.ns, self.axis, self.keepdims, self.shape = ns, axis, keepdims, x.shape
+        self.dtypes = None if x.dtype == y.dtype else (x.dtype, y.dtype)
+        self.kept = y.shape if keepdims or axis is None else None
+
+    def push(self, t: Any) -> Any:
+        """Σ t."""
+        t = self.ns.sum(t, axis=self.axis, keepdims=self.keepdims)
+        return t if self.dtypes is None else self.ns.fit_dtype(t, self.dtypes[1])
+
+    def pull(self, c: Any) -> Any:
+        """C, repeated."""
+        if self.kept is None:
+            axes = {a % len(self.shape) for a in (self.axis if isinstance(self.axis, tuple) else (self.axis,))}
+            self.kept = tuple(1 if i in axes else n for i, n in enumerate(self.shape))
+        if c.shape != self.kept:
+            c = self.ns.reshape(c, self.kept)
+        if self.dtypes is not None:
+            c = self.ns.fit_dtype(c, self.dtypes[0])
+        return self.ns.broadcast_to(c, self.shape)
+
+
+def _sum(ns: Any, y: Any, x: Any, *, axis: Any = None, keepdims: bool = False, **_: Any) -> Sum:
+    return Sum(ns, y, x, axis, keepdims)
 
 
 def _extreme(ns: Any, y: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
@@ -35,12 +54,13 @@ def _extreme(ns: Any, y: Any, x: Any, *, axis: Any = None, keepdims: bool = Fals
     whole = y if keepdims or axis is None else ns.restore_axes(y, axis, x.shape)
     share = ns.astype(ns.equal(x, whole), x.dtype)
     share = share / ns.sum(share, axis=axis, keepdims=True)
-    push, spread = _sum(ns, y, x, axis=axis, keepdims=keepdims)
-    return Linear(lambda t: push(t * share), lambda c: spread(c) * share)
+    total = Sum(ns, y, x, axis, keepdims)
+    return Linear(lambda t: total.push(t * share), lambda c: total.pull(c) * share)
 
 
 def _reshape(ns: Any, y: Any, x: Any, **_: Any) -> tuple:
-    return (lambda t: ns.reshape(t, y.shape)), (lambda c: ns.reshape(c, x.shape))
+    before, after = x.shape, y.shape
+    return (lambda t: ns.reshape(t, after)), (lambda c: ns.reshape(c, before))
 
 
 def _permute(ns: Any, y: Any, x: Any, *, axes: tuple[int, ...]) -> Map:
@@ -52,7 +72,8 @@ def _permute(ns: Any, y: Any, x: Any, *, axes: tuple[int, ...]) -> Map:
 
 
 def _broadcast(ns: Any, y: Any, x: Any, *, shape: tuple[int, ...]) -> tuple:
-    return (lambda t: ns.broadcast_to(t, shape)), (lambda c: ns.unbroadcast(c, x.shape))
+    before = x.shape
+    return (lambda t: ns.broadcast_to(t, shape)), (lambda c: ns.unbroadcast(c, before))
 
 
 def _self_adjoint(name: str) -> Callable[..., tuple]:
@@ -103,7 +124,8 @@ def _gather(ns: Any, y: Any, x: Any, *, pick: Callable[[Any], Any]) -> tuple:
     """Any function that only picks entries of x: the adjoint adds each cotangent where its entry came
     from.
     """
-    return (lambda t: ns.gather(t, pick=pick)), (lambda c: ns.scatter(c, pick=pick, shape=x.shape))
+    shape = x.shape
+    return (lambda t: ns.gather(t, pick=pick)), (lambda c: ns.scatter(c, pick=pick, shape=shape))
 
 
 def _scatter(ns: Any, y: Any, x: Any, *, pick: Callable[[Any], Any], shape: tuple[int, ...]) -> tuple:
@@ -113,7 +135,13 @@ def _scatter(ns: Any, y: Any, x: Any, *, pick: Callable[[Any], Any], shape: tupl
 def _astype(ns: Any, y: Any, x: Any, **_: Any) -> Map | None:
     if not ns.backend.is_inexact(y):
         return None
-    return Linear(lambda t: ns.fit_dtype(t, y.dtype), lambda c: ns.fit_dtype(c, x.dtype))
+    before, after = x.dtype, y.dtype
+    return Linear(lambda t: ns.fit_dtype(t, after), lambda c: ns.fit_dtype(c, before))
+
+
+def _to_device(ns: Any, y: Any, x: Any, *, device: Any, **_: Any) -> tuple:
+    home = ns.device(x)
+    return (lambda t: ns.to_device(t, device)), (lambda c: ns.to_device(c, home))
 
 
 class _Concat:
@@ -150,40 +178,52 @@ def concat_map(ns: Any, out: Any, blocks: tuple, index: int, axis: int) -> Any:
 
 def _matmul_left(ns: Any, y: Any, a: Any, b: Any) -> Map:
     """The map of a in a @ b."""
-    if len(a.shape) == len(b.shape) == 2 and a.dtype == y.dtype:
-        return Sandwich(ns, None, b)
+    if len(b.shape) > 1:
+        if _goes_with(a, y):
+            return Sandwich(ns, None, b, shape=a.shape)
+    elif len(a.shape) == 1 and a.dtype == y.dtype:
+        return Dot(ns, b)
+    turned, is_vector = ns.conj(b) if ns.is_complex(b) else b, len(a.shape) == 1
 
     def pull(c: Any) -> Any:
         if len(b.shape) == 1:  # (..., n, m) @ (m,) or (m,) @ (m,)
-            return (ns.expand_dims(c, axis=-1) if a.shape[:-1] else c) * ns.conj(b)
-        if len(a.shape) == 1:  # (n,) @ (..., n, m)
-            return (ns.expand_dims(c, axis=-2) @ ns.adjoint(b))[..., 0, :]
-        return c @ ns.adjoint(b)
+            return (c if is_vector else ns.expand_dims(c, axis=-1)) * turned
+        if is_vector:  # (n,) @ (..., n, m)
+            return (ns.expand_dims(c, axis=-2) @ turned.mT)[..., 0, :]
+        return c @ turned.mT
 
-    return Linear(lambda t: t @ b, _fitted(ns, pull, a, y))
+    return Linear(lambda t: t @ b, _fitted(ns, pull, a))
 
 
 def _matmul_right(ns: Any, y: Any, a: Any, b: Any) -> Map:
     """The map of b in a @ b."""
-    if len(a.shape) == len(b.shape) == 2 and b.dtype == y.dtype:
-        return Sandwich(ns, a, None)
+    if len(a.shape) > 1:
+        if _goes_with(b, y):
+            return Sandwich(ns, a, None, shape=b.shape)
+    elif len(b.shape) == 1 and b.dtype == y.dtype:
+        return Dot(ns, a)
+    turned, is_vector = ns.conj(a) if ns.is_complex(a) else a, len(b.shape) == 1
 
     def pull(c: Any) -> Any:
-        if len(a.shape) == 1:
-            wide = len(b.shape) > 1
-            return (ns.expand_dims(ns.conj(a), axis=-1) * ns.expand_dims(c, axis=-2)) if wide else c * ns.conj(a)
-        if len(b.shape) == 1:
-            return (ns.adjoint(a) @ ns.expand_dims(c, axis=-1))[..., 0]
-        return ns.adjoint(a) @ c
+        if len(a.shape) == 1:  # (m,) @ (..., m, n) or (m,) @ (m,)
+            return c * turned if is_vector else ns.expand_dims(turned, axis=-1) * ns.expand_dims(c, axis=-2)
+        if is_vector:  # (..., n, m) @ (m,)
+            return (turned.mT @ ns.expand_dims(c, axis=-1))[..., 0]
+        return turned.mT @ c
 
-    return Linear(lambda t: a @ t, _fitted(ns, pull, b, y))
+    return Linear(lambda t: a @ t, _fitted(ns, pull, b))
 
 
-def _fitted(ns: Any, pull: Callable[[Any], Any], factor: Any, y: Any) -> Callable[[Any], Any]:
+def _goes_with(factor: Any, y: Any) -> bool:
+    """Whether a factor of the product y was neither repeated along a batch axis nor promoted."""
+    here, there = factor.shape, y.shape
+    return len(here) == len(there) and here[:-2] == there[:-2] and factor.dtype == y.dtype
+
+
+def _fitted(ns: Any, pull: Callable[[Any], Any], factor: Any) -> Callable[[Any], Any]:
     """`pull`, with what was broadcast or promoted undone."""
-    if len(factor.shape) > 1 and factor.shape[:-2] == y.shape[:-2] and factor.dtype == y.dtype:
-        return pull
-    return lambda c: ns.fit(pull(c), factor)
+    shape, dtype = factor.shape, factor.dtype
+    return lambda c: ns.fit_dtype(ns.unbroadcast(pull(c), shape), dtype)
 
 
 OTHERS: dict[str, tuple[Rule, ...]] = {
@@ -202,7 +242,8 @@ OTHERS: dict[str, tuple[Rule, ...]] = {
     "roll": _unary(_roll),
     "scatter": _unary(_scatter),
     "squeeze": _unary(_reshape),
-    "sum": _unary(_sum),
+    "sum": (_sum,),
+    "to_device": _unary(_to_device),
     "tril": _unary(_self_adjoint("tril")),
     "triu": _unary(_self_adjoint("triu")),
 }

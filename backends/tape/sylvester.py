@@ -9,11 +9,10 @@ Hessian of ⟨M, A⟩ + ⟨M⁻¹, B⟩ at M = llᵀ, in the coordinates t = l�
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from .array import Traced
-from .maps import Chain, Identity, Map, Negate, Sandwich, Scale, Transpose
+from .maps import Chain, Map
+from .products import Product, as_product
 from .program import Program
 
 Array = Any
@@ -21,25 +20,16 @@ Array = Any
 MOST_TERMS = 4
 
 
-@dataclass(slots=True)
-class Term:
-    """scale · left op(t) right, op the transpose where `flipped`; a factor that is None is the identity."""
-
-    scale: float
-    left: Array | None
-    flipped: bool
-    right: Array | None
-
-
-def fold(program: Program) -> list[Term] | None:
-    """The program of one matrix to one matrix as terms; None where it holds anything but products of matrices."""
-    at: dict[int, list[Term]] = {program.inputs[0]: [Term(1.0, None, False, None)]}
+def fold(program: Program, shape: tuple[int, ...]) -> list[Product] | None:
+    """The program of one matrix of this shape to one matrix as products; None where it holds anything else."""
+    ns = program.ns
+    at: dict[int, list[Product]] = {program.inputs[0]: [Product(ns, 1.0, None, False, None, shape)]}
     for i, parents, maps in reversed(program.steps):
         if type(maps) is not tuple:
             return None
-        total: list[Term] = []
+        total: list[Product] = []
         for p, m in zip(parents, maps, strict=True):
-            images = _image(m, at.get(p, []))
+            images = _images(ns, m, at.get(p, []))
             if images is None or len(total) + len(images) > 4 * MOST_TERMS:
                 return None
             total += images
@@ -47,33 +37,16 @@ def fold(program: Program) -> list[Term] | None:
     return None if program.outputs[0] is None else at.get(program.outputs[0])
 
 
-def _image(m: Map, terms: list[Term]) -> list[Term] | None:
-    if isinstance(m, Identity):
-        return terms
-    if isinstance(m, Negate):
-        return [Term(-t.scale, t.left, t.flipped, t.right) for t in terms]
-    if isinstance(m, Scale) and isinstance(m.d, (int, float)):
-        return [Term(m.d * t.scale, t.left, t.flipped, t.right) for t in terms]
-    if isinstance(m, Transpose):
-        return [Term(t.scale, _transposed(t.right), not t.flipped, _transposed(t.left)) for t in terms]
-    if isinstance(m, Sandwich) and not isinstance(m.a, Traced) and not isinstance(m.b, Traced):
-        sign = -1.0 if m.negative else 1.0
-        return [Term(sign * t.scale, _times(m.a, t.left), t.flipped, _times(t.right, m.b)) for t in terms]
+def _images(ns: Any, m: Map, terms: list[Product]) -> list[Product] | None:
     if isinstance(m, Chain):
-        first = _image(m.first, terms)
-        return None if first is None else _image(m.second, first)
-    return None
+        first = _images(ns, m.first, terms)
+        return None if first is None else _images(ns, m.second, first)
+    product = as_product(ns, m)
+    images = [] if product is None else [image for term in terms if (image := product.after(term)) is not None]
+    return images if len(images) == len(terms) else None
 
 
-def _transposed(a: Array | None) -> Array | None:
-    return None if a is None else a.mT
-
-
-def _times(a: Array | None, b: Array | None) -> Array | None:
-    return b if a is None else a if b is None else a @ b
-
-
-def merge_symmetric(xp: Any, terms: list[Term], like: Array, eps: float) -> list[tuple[Array | None, Array]] | None:
+def merge_symmetric(xp: Any, terms: list[Product], like: Array, eps: float) -> list[tuple[Array | None, Array]] | None:
     """Pairs (left, right) with sym(Σ left t right) the symmetric part of the terms, for every symmetric t.
 
     `left` may be None, the identity. None where more than a few pairs are left. `like` is a matrix of the size.

@@ -14,6 +14,8 @@ from .backends import NotOnManifoldError as NotOnManifoldError
 from .backends import ShapeError as ShapeError
 from .backends import available_backends as available_backends
 from .backends import backend_of as backend_of
+from .backends import checkpoint as checkpoint
+from .backends import custom_derivative as custom_derivative
 from .backends import get_backend as get_backend
 from .backends import grad as grad
 from .backends import hessian as hessian
