@@ -140,7 +140,7 @@ class ArrayAPIBackend(EagerBackend):
 
         def pull(cotangent: Tree) -> tuple[Tree, ...]:
             pulled = program.pull(self._matched(cotangent, values, kinds, "cotangent"))
-            return rebuild([self._zero(x) if p is None else p for p, x in zip(pulled, ins, strict=True)])
+            return rebuild([self._zero(x) if p is None else self.writeable(p) for p, x in zip(pulled, ins, strict=True)])
 
         return rebuild_out(values), pull
 
@@ -154,6 +154,10 @@ class ArrayAPIBackend(EagerBackend):
             return rebuild_out([self._zero(v) if t is None else t for t, v in zip(pushed, values, strict=True)])
 
         return rebuild_out(values), push
+
+    def writeable(self, array: Array) -> Array:
+        """`array`, or a copy of it where it cannot be written to: a gradient is the caller's own."""
+        return array
 
     def _kinds(self, likes: list[Any]) -> list[Any]:
         """The shapes and dtypes of the leaves of a tree; None for those that cannot move."""

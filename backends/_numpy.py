@@ -64,6 +64,10 @@ class NumpyBackend(ArrayAPIBackend):
         """See the base class; of its own class."""
         return array.copy()
 
+    def writeable(self, array: Array) -> Array:
+        """See the base class; the cotangent of a sum is one number, seen many times."""
+        return array.copy() if type(array) is np.ndarray and not array.flags.writeable else array
+
     def to_numpy(self, array: Array) -> Any:
         """See the base class."""
         return np.array(raw(array))

@@ -142,6 +142,7 @@ np.einsum("bi,bij->bj",w[:2],k)  np.einsum("ijk,ljk->il",h,h)  np.einsum("iij->j
 
 np.linalg.inv(k)  np.linalg.det(k)  np.linalg.slogdet(k)[1]  np.linalg.slogdet(k).sign*f  np.linalg.solve(m,c)
 np.linalg.cholesky(HERM(m)+9*EYE)  np.linalg.cholesky(HERM(m)+9*EYE,upper=True)  np.linalg.eigh(HERM(m))[0]
+np.linalg.eigvals(k)  np.linalg.eig(k)[0]  np.abs(np.linalg.eig(m).eigenvectors)
 np.linalg.eigh(HERM(m),UPLO="U")[0]  np.linalg.eigvalsh(HERM(m),"U")  np.linalg.eigvalsh(HERM(m))
 np.linalg.qr(w)[0]  np.linalg.qr(w,"r")  np.linalg.qr(w,mode="reduced").R  np.linalg.svd(a,compute_uv=False)
 np.linalg.svd(a,full_matrices=False)[1]  np.linalg.svdvals(a)  np.linalg.pinv(a)  np.linalg.pinv(a,1e-8)
@@ -229,8 +230,6 @@ np.histogram(a,3,(-1,1))[1]  np.bincount(IDX4)  a>b  a.any()  a.nonzero()  r.sea
 """
 #: NoDerivativeError, and what its message names
 REFUSED = {
-    "np.linalg.eig(m)": "linalg.eig",
-    "np.linalg.eigvals(m)": "linalg.eigvals",
     "np.linalg.qr(w,'raw')": "raw",
     "np.cross(a[:,:2],b[:,:2])": "cross",
     "np.histogram2d(c,e)": "histogram2d",

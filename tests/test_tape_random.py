@@ -464,10 +464,25 @@ def compare_with_jax(data, name, is_complex):
             assert a.shape == b.shape and abs(a - b).max(initial=0) < 1e-10 * size(a), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(CASES) - NOT_JAX))
-@budget(6)
-@given(data=st.data())
-def test_against_jax(name, data):
+def against_jax(data, name):
     with enable_x64(True):
         compare_with_jax(data, name, name in COMPLEX_OUT or (name in BOTH and data.draw(st.booleans())))
+
+
+with_jax = pytest.mark.parametrize("name", sorted(set(CASES) - NOT_JAX))
+
+
+@with_jax
+@budget(2)
+@given(data=st.data())
+def test_against_jax(name, data):
+    """A little, as JAX compiles for every shape."""
+    against_jax(data, name)
+
+
+@pytest.mark.slow
+@with_jax
+@budget(10)
+@given(data=st.data())
+def test_thoroughly_against_jax(name, data):
+    against_jax(data, name)

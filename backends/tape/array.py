@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from .core import Tape
 
 _NUMBER = "use stop_gradient, or nestfold.namespace(x).where in place of an if"
+_ENTRY = "use stop_gradient; to put it into an array, as b[0] = y would, build that array with stack or concat"
 _COPY = "return it from the function, or take stop_gradient of it first"
 _WRITE = "build the result with where, concat or stack instead"
-_LEAVE = "it cannot leave its framework; use functions that have a derivative rule, or stop_gradient of it"
+_LEAVE = (
+    "it cannot leave its framework; use functions that have a derivative rule (np.stack, not np.array, of a list "
+    "of numbers), or stop_gradient of it"
+)
 
 
 class Traced:
@@ -258,10 +262,10 @@ class Traced:
         return int(self._constant("int()", _NUMBER))
 
     def __float__(self) -> float:
-        return float(self._constant("float()", _NUMBER))
+        return float(self._constant("float()", _ENTRY))
 
     def __complex__(self) -> complex:
-        return complex(self._constant("complex()", _NUMBER))
+        return complex(self._constant("complex()", _ENTRY))
 
     def __index__(self) -> int:
         return self._constant("use as an index", _NUMBER).__index__()

@@ -48,14 +48,17 @@ class Binary(Primitive):
 
     __slots__ = ()
 
-    def __call__(self, a: Any, b: Any, **static: Any) -> Any:
+    def __call__(self, *args: Any, **static: Any) -> Any:
+        if len(args) != 2:
+            return super().__call__(*args, **static)
+        a, b = args
         of_a = a._tape if isinstance(a, Traced) else None
         of_b = b._tape if isinstance(b, Traced) else None
         tape, other = (of_a, of_b) if of_b is None or (of_a and of_a.level >= of_b.level) else (of_b, of_a)
         if tape is None:
             return self.raw(a, b, **static)
         if tape.substitutes or not tape.is_open or not tape.level or (other and other.substitutes):
-            return super().__call__(a, b, **static)
+            return super().__call__(*args, **static)
         x = a.value if of_a is tape else a
         y = b.value if of_b is tape else b
         nested = isinstance(x, Traced) or isinstance(y, Traced)

@@ -177,7 +177,7 @@ def _det(root: Any, primitive: Primitive) -> Callable[..., Any]:
     return call
 
 
-def _slogdet(root: Any, primitive: MultiPrimitive) -> Callable[..., Any]:
+def _with_inverse(root: Any, primitive: MultiPrimitive) -> Callable[..., Any]:
     return lambda x: primitive(x, shared=Inverse())
 
 
@@ -222,15 +222,17 @@ def _vector_norm(root: Any, primitive: Primitive) -> Callable[..., Any]:
 LINALG_AROUND: dict[str, Callable[..., Any]] = {
     "cholesky": _cholesky,
     "det": _det,
+    "eig": _with_inverse,
     "pinv": _pinv,
     "qr": _qr,
-    "slogdet": _slogdet,
+    "slogdet": _with_inverse,
     "solve": _solve,
     "vector_norm": _vector_norm,
 }
 LINALG: dict[str, Callable[..., Any]] = {
     "cross": cross,
     "diagonal": diagonal,
+    "eigvals": lambda ns, x: ns.linalg.eig(x)[0],
     "eigvalsh": lambda ns, x: ns.linalg.eigh(x)[0],
     "matrix_norm": matrix_norm,
     "matrix_power": matrix_power,

@@ -1,7 +1,8 @@
 """The derivative rules of `linalg`: inverses and what is built on them.
 
 What is factorised is factorised once: the maps hold matrices to multiply by. The rules of `eigh` and `svd` are in
-`spectral.py`, that of `qr` is in `orthogonal.py`; functions composed of others are in `composed_linalg.py`.
+`spectral.py`, that of `eig` is in `nonsymmetric.py`, that of `qr` in `orthogonal.py`; functions composed of others
+are in `composed_linalg.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from .inverses import Inverse, identity_like, inv, plain
 from .inverses import without_private as without_private
 from .maps import IDENTITY, Linear, Map, Sandwich
+from .nonsymmetric import eig
 from .orthogonal import qr
 from .spectral import eigh, svd
 
@@ -143,4 +145,4 @@ RULES = {
     "vector_norm": (_euclidean,),
 }
 #: Several outputs: rule(ns, outs, x) -> the map of x to what the outputs share, and the outputs' maps from there.
-MULTIPLE = {"eigh": eigh, "slogdet": _slogdet, "qr": qr, "svd": svd}
+MULTIPLE = {"eig": eig, "eigh": eigh, "slogdet": _slogdet, "qr": qr, "svd": svd}

@@ -39,6 +39,16 @@ def _inverse(b: Any) -> Any:
     return math.inf if isinstance(b, (int, float)) and b == 0 else 1 / b
 
 
+def _over(ns: Any, a: Any, size: Any) -> Any:
+    """A / size, and 0 where both are 0, with derivative 0."""
+    return a / ns.where(size == 0, math.inf, size)
+
+
+def _one_minus_square(ns: Any, x: Any) -> Any:
+    """1 - x²; of complex numbers with the sign of a zero imaginary part, which tells the side of the branch cut."""
+    return -(x * x - 1) if ns.is_complex(x) else 1 - x * x
+
+
 def _power_base(ns: Any, y: Any, a: Any, b: Any) -> Any:
     if isinstance(b, (int, float)):
         return 2 * a if b == 2 else b * a ** (b - 1) if b else 0.0
@@ -46,9 +56,13 @@ def _power_base(ns: Any, y: Any, a: Any, b: Any) -> Any:
 
 
 def _power_exponent(ns: Any, y: Any, a: Any, b: Any) -> Any:
-    """Aᵇ log a; 0 where a = 0."""
+    """Aᵇ log a; 0 where a = 0; NaN for a negative a and real b, where the real function has no derivative."""
     if isinstance(a, (int, float, complex)):
-        return y * (0.0 if a == 0 else math.log(a) if not isinstance(a, complex) and a > 0 else cmath.log(a))
+        if a == 0:
+            return y * 0.0
+        if ns.is_complex(y):
+            return y * cmath.log(a)
+        return y * (math.log(a) if a > 0 else math.nan)  # pyright: ignore[reportOperatorIssue]
     return y * ns.log(ns.where(a == 0, ns.ones_like(a), a))
 
 
@@ -66,7 +80,7 @@ def _abs(ns: Any, y: Any, x: Any) -> Map:
     """D|x|[t] = Re(conj(s) t), s = x/|x| (0 at 0)."""
     if not ns.is_complex(x):
         return Scale(ns.sign(x))
-    s = x / ns.where(y == 0, ns.ones_like(y), y)
+    s = _over(ns, x, y)
     return Linear(lambda t: ns.real(ns.conj(s) * t), lambda c: c * s)
 
 
@@ -102,10 +116,10 @@ def _chosen(ns: Any, condition: Any, of_true: bool) -> Linear:
 _LN2, _LN10 = math.log(2.0), math.log(10.0)
 ELEMENTWISE: dict[str, tuple[Rule, ...]] = {
     "abs": (_abs,),
-    "acos": (_by(lambda ns, y, x: -1 / ns.sqrt(-(x * x - 1))),),  # this way the sign of a zero imaginary part is kept
+    "acos": (_by(lambda ns, y, x: -1 / ns.sqrt(_one_minus_square(ns, x))),),
     "acosh": (_by(lambda ns, y, x: 1 / (ns.sqrt(x - 1) * ns.sqrt(x + 1))),),
     "add": (lambda ns, y, a, b: IDENTITY, lambda ns, y, a, b: IDENTITY),
-    "asin": (_by(lambda ns, y, x: 1 / ns.sqrt(-(x * x - 1))),),
+    "asin": (_by(lambda ns, y, x: 1 / ns.sqrt(_one_minus_square(ns, x))),),
     "asinh": (_by(lambda ns, y, x: 1 / ns.sqrt(x * x + 1)),),
     "atan": (_by(lambda ns, y, x: 1 / (1 + x * x)),),
     "atan2": (
@@ -120,7 +134,7 @@ ELEMENTWISE: dict[str, tuple[Rule, ...]] = {
     "divide": (_by(lambda ns, y, a, b: _inverse(b)), _by(lambda ns, y, a, b: -y / b)),
     "exp": (_by(lambda ns, y, x: y),),
     "expm1": (_by(lambda ns, y, x: y + 1),),
-    "hypot": (_by(lambda ns, y, a, b: a / y), _by(lambda ns, y, a, b: b / y)),
+    "hypot": (_by(lambda ns, y, a, b: _over(ns, a, y)), _by(lambda ns, y, a, b: _over(ns, b, y))),
     "imag": (_imag,),
     "log": (_by(lambda ns, y, x: 1 / x),),
     "log10": (_by(lambda ns, y, x: 1 / (_LN10 * x)),),

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .core import Primitive
+from .calls import make_primitive
 from .maps import scale
 from .refusals import no_rule
 from .special_sums import FUNCTIONS
@@ -44,7 +44,7 @@ class Special:
             own = getattr(sys.modules[self._library], name, None)
             if own is None or name not in RULES:
                 raise AttributeError(f"{self._library}.{name} cannot be differentiated")
-            made = Primitive(f"{self._library}.{name}", own, RULES[name], elementwise=True)
+            made = make_primitive(f"{self._library}.{name}", own, RULES[name], elementwise=True)
         self.__dict__[name] = made
         return made
 
