@@ -140,7 +140,9 @@ class ArrayAPIBackend(EagerBackend):
 
         def pull(cotangent: Tree) -> tuple[Tree, ...]:
             pulled = program.pull(self._matched(cotangent, values, kinds, "cotangent"))
-            return rebuild([self._zero(x) if p is None else self.writeable(p) for p, x in zip(pulled, ins, strict=True)])
+            return rebuild(
+                [self._zero(x) if p is None else self.writeable(p) for p, x in zip(pulled, ins, strict=True)]
+            )
 
         return rebuild_out(values), pull
 

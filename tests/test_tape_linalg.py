@@ -17,7 +17,8 @@ import pytest
 import nestfold as nf
 from nestfold.backends import get_backend
 from nestfold.backends._numpy import NumpyBackend
-from nestfold.backends.tape import TracedNamespace, determinant
+from nestfold.backends.tape import TracedNamespace
+from nestfold.backends.tape.rules import determinant
 
 INF = float("inf")
 

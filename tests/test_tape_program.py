@@ -16,8 +16,9 @@ import pytest
 import nestfold as nf
 from nestfold.backends import get_backend
 from nestfold.backends._numpy import NumpyBackend
-from nestfold.backends.tape import Program, Tape, rules
+from nestfold.backends.tape import Program, Tape
 from nestfold.backends.tape.program import FOLD_AFTER
+from nestfold.backends.tape.rules import elementwise
 
 BACKEND = get_backend("numpy")
 RNG = np.random.default_rng(7)
@@ -71,7 +72,7 @@ class CountingBackend(NumpyBackend):
 
 
 LINEAR = {"abs", "add", "conj", "imag", "multiply", "negative", "positive", "real", "subtract", "where"}
-NONLINEAR = set(rules.ELEMENTWISE) - LINEAR
+NONLINEAR = set(elementwise.ELEMENTWISE) - LINEAR
 SYMMETRIC = (lambda a: a @ a.T + 4 * np.eye(4))(RNG.standard_normal((4, 4)))
 WEIGHT = RNG.standard_normal((4, 4))
 COSTS = {

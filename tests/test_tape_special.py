@@ -14,7 +14,7 @@ import pytest
 
 import nestfold as nf
 from nestfold.backends import NoDerivativeError, get_backend
-from nestfold.backends.tape import special
+from nestfold.backends.tape.rules import special
 
 scipy = pytest.importorskip("scipy")
 sp = pytest.importorskip("scipy.special")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .refusals import instead_of, leaked, outside_caller, refuse
-from .structure import Getitem
+from .rules.structure import Getitem
 
 if TYPE_CHECKING:
     from .core import Tape

@@ -1,7 +1,7 @@
 """The traced namespace: an array API namespace whose functions differentiate when given traced arrays.
 
 `TracedNamespace(backend)` offers every function of the backend's own namespace. Each name is looked up
-once, in this order: a composition of functions that have rules (`composed.py`), a rule (`rules.py`,
+once, in this order: a composition of functions that have rules (`rules/composed.py`), a rule (`elementwise.py`,
 `linalg.py`), a function with derivative zero, and otherwise the namespace's own function behind a guard
 that raises `NoDerivativeError` when, and only when, it is given an array that is being differentiated.
 """
@@ -12,12 +12,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from . import composed, composed_linalg, einsum, fourier, linalg, numpy_protocol, rules, special, structure
 from .array import Traced, constants, is_moving, raw
 from .calls import make_primitive
 from .core import MultiPrimitive, Primitive
+from .numpy_api import protocol
 from .refusals import no_rule
-from .structure import Getitem
+from .rules import composed, composed_linalg, einsum, elementwise, fourier, linalg, special, structure
+from .rules.structure import Getitem
 
 #: Parameters that may be given by position after the arrays; all are static.
 _STATIC = {
@@ -94,7 +95,7 @@ class _Space:
         own = getattr(self._xp, name)
         if not callable(own) or isinstance(own, type):
             return own
-        return (_constant if name in rules.CONSTANT else _guarded)(self._prefix + name, own)
+        return (_constant if name in elementwise.CONSTANT else _guarded)(self._prefix + name, own)
 
     def _compose(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         own, root = getattr(self._xp, name, None), self._root
@@ -172,9 +173,9 @@ class TracedNamespace(_Space):
             return self._compose(name, einsum.einsum)
         if name == "special":
             return special.Special(self)
-        if name in rules.ELEMENTWISE:
+        if name in elementwise.ELEMENTWISE:
             own = composed.RAW.get(name) or getattr(self.xp, name)
-            return make_primitive(name, own, rules.ELEMENTWISE[name], elementwise=True)
+            return make_primitive(name, own, elementwise.ELEMENTWISE[name], elementwise=True)
         if name in structure.OTHERS:
             own = self.backend.direct.get(name) or composed.RAW.get(name) or getattr(self.xp, name)
             if name == "astype":  # some libraries take its dtype by position only
@@ -187,15 +188,15 @@ class TracedNamespace(_Space):
     # -- NumPy's own ways --------------------------------------------------------------------------
     def method(self, array: Traced, name: str) -> Callable[..., Any]:
         """The method `name` of NumPy's arrays, of this traced array."""
-        return numpy_protocol.method(self, array, name)
+        return protocol.method(self, array, name)
 
     def array_ufunc(self, ufunc: Any, method: str, inputs: tuple, **keywords: Any) -> Any:
         """A universal function of NumPy met a traced array."""
-        return numpy_protocol.array_ufunc(self, ufunc, method, inputs, **keywords)
+        return protocol.array_ufunc(self, ufunc, method, inputs, **keywords)
 
     def array_function(self, function: Any, args: tuple, keywords: dict) -> Any:
         """Another function of NumPy met a traced array."""
-        return numpy_protocol.array_function(self, function, args, keywords)
+        return protocol.array_function(self, function, args, keywords)
 
     # -- what rules are written with ---------------------------------------------------------------
     def is_complex(self, value: Any) -> bool:

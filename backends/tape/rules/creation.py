@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .array import raw, substitute
+from ..array import raw, substitute
 
 
 def asarray(ns: Any, value: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Any:

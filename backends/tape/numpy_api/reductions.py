@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .numpy_ufuncs import as_array, cast, plain
-from .refusals import refuse
+from ..refusals import refuse
+from .ufuncs import as_array, cast, plain
 
 
 def no_out(name: str, out: Any) -> None:

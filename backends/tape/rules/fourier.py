@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .array import Traced
-from .core import Primitive
-from .maps import Linear
-from .refusals import no_rule, refuse
+from ..array import Traced
+from ..core import Primitive
+from ..maps import Linear
+from ..refusals import no_rule, refuse
 
 _SWAPPED = {"backward": "forward", "forward": "backward", "ortho": "ortho"}
 _OPPOSITE = {"fft": "ifft", "ifft": "fft", "rfft": "irfft", "irfft": "rfft"}

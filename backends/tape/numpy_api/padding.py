@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .numpy_order import OWN as OF_ORDER
-from .numpy_reductions import OWN as REDUCTIONS
-from .numpy_ufuncs import plain
-from .refusals import no_rule
+from ..refusals import no_rule
+from .order import OWN as OF_ORDER
+from .reductions import OWN as REDUCTIONS
+from .ufuncs import plain
 
 _PICKED = ("edge", "reflect", "symmetric", "wrap")
 _STATISTICS = {

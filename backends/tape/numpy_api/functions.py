@@ -10,21 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from . import (
-    numpy_calculus,
-    numpy_choosing,
-    numpy_joining,
-    numpy_linalg,
-    numpy_order,
-    numpy_padding,
-    numpy_polynomials,
-    numpy_reductions,
-)
-from .einsum import einsum
-from .numpy_reductions import no_out
-from .numpy_ufuncs import as_array, cast, is_traced, plain
-from .refusals import no_rule
-from .special_sums import sinc
+from ..refusals import no_rule
+from ..rules.einsum import einsum
+from ..rules.special_sums import sinc
+from . import calculus, choosing, joining, linalg, order, padding, polynomials, reductions
+from .reductions import no_out
+from .ufuncs import as_array, cast, is_traced, plain
 
 
 # -- shapes ----------------------------------------------------------------------------------------
@@ -132,13 +123,13 @@ def tensordot(ns: Any, a: Any, b: Any, axes: Any = 2) -> Any:
 def outer(ns: Any, a: Any, b: Any, out: Any = None) -> Any:
     """All products of an entry of a and one of b."""
     no_out("outer", out)
-    a, b = numpy_joining.arrays_of(ns, (a, b))
+    a, b = joining.arrays_of(ns, (a, b))
     return ns.reshape(a, (-1, 1)) * ns.reshape(b, (1, -1))
 
 
 def kron(ns: Any, a: Any, b: Any) -> Any:
     """The Kronecker product."""
-    a, b = numpy_joining.arrays_of(ns, (a, b))
+    a, b = joining.arrays_of(ns, (a, b))
     n = max(a.ndim, b.ndim)
     shapes = [(1,) * (n - v.ndim) + tuple(v.shape) for v in (a, b)]
     left = ns.reshape(a, tuple(m for size in shapes[0] for m in (size, 1)))
@@ -159,7 +150,7 @@ def diagonal(ns: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -
 
 def trace(ns: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Any:
     """The sum of a diagonal."""
-    return numpy_reductions.total(ns, diagonal(ns, x, offset, axis1, axis2), -1, dtype, out)
+    return reductions.total(ns, diagonal(ns, x, offset, axis1, axis2), -1, dtype, out)
 
 
 def diag(ns: Any, x: Any, k: int = 0) -> Any:
@@ -222,7 +213,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "broadcast_to": broadcast_to,
     "clip": clip,
     "copy": lambda ns, x, *_, **__: ns.positive(x),
-    "cross": numpy_linalg.cross,
+    "cross": linalg.cross,
     "diag": diag,
     "diagflat": lambda ns, x, k=0: diag(ns, ravel(ns, x), k),
     "diagonal": diagonal,
@@ -247,17 +238,17 @@ OWN: dict[str, Callable[..., Any]] = {
     "tensordot": tensordot,
     "trace": trace,
     "transpose": transpose,
-    "vdot": lambda ns, a, b: ns.vecdot(*(ns.reshape(v, (-1,)) for v in numpy_joining.arrays_of(ns, (a, b)))),
+    "vdot": lambda ns, a, b: ns.vecdot(*(ns.reshape(v, (-1,)) for v in joining.arrays_of(ns, (a, b)))),
     "vecdot": vecdot,
 }
 for _family in (
-    numpy_calculus,
-    numpy_choosing,
-    numpy_joining,
-    numpy_order,
-    numpy_padding,
-    numpy_polynomials,
-    numpy_reductions,
+    calculus,
+    choosing,
+    joining,
+    order,
+    padding,
+    polynomials,
+    reductions,
 ):
     OWN |= _family.OWN
-LINALG = numpy_linalg.OWN
+LINALG = linalg.OWN

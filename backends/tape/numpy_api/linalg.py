@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .numpy_ufuncs import as_array, plain
-from .refusals import no_rule
+from ..refusals import no_rule
+from .ufuncs import as_array, plain
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .numpy_joining import arrays_of, picked, rearranged
-from .numpy_ufuncs import is_traced, plain
-from .refusals import no_rule
-from .structure import Getitem
+from ..refusals import no_rule
+from ..rules.structure import Getitem
+from .joining import arrays_of, picked, rearranged
+from .ufuncs import is_traced, plain
 
 
 # -- choosing --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .refusals import refuse
+from ..refusals import refuse
 
 Labels = tuple[Any, ...]
 Step = Callable[..., Any]

@@ -16,7 +16,7 @@ import itertools
 import math
 from typing import Any
 
-from .core import Primitive
+from ..core import Primitive
 from .inverses import Inverse, inverse_or_nan, plain
 
 Array = Any

@@ -18,9 +18,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .calls import make_primitive
-from .maps import scale
-from .refusals import no_rule
+from ..calls import make_primitive
+from ..maps import scale
+from ..refusals import no_rule
 from .special_sums import FUNCTIONS
 
 Rule = Callable[..., Any]

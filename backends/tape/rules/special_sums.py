@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .core import Primitive
-from .maps import Linear
-from .refusals import no_rule
+from ..core import Primitive
+from ..maps import Linear
+from ..refusals import no_rule
 
 
 def _finite_shift(xp: Any, largest: Any) -> Any:

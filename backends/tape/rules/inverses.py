@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .array import Traced, substituted
-from .core import Primitive
-from .maps import Map, Sandwich
+from ..array import Traced, substituted
+from ..core import Primitive
+from ..maps import Map, Sandwich
 
 Array = Any
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .core import Primitive
-from .maps import Linear
-from .numpy_joining import arrays_of
-from .numpy_ufuncs import cast, is_traced, plain
-from .refusals import no_rule
+from ..core import Primitive
+from ..maps import Linear
+from ..refusals import no_rule
+from .joining import arrays_of
+from .ufuncs import cast, is_traced, plain
 
 
 # -- differences and integrals ---------------------------------------------------------------------

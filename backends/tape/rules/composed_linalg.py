@@ -7,10 +7,10 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .._errors import ShapeError
-from .array import Traced, substituted
+from ..._errors import ShapeError
+from ..array import Traced, substituted
+from ..core import MultiPrimitive, Primitive
 from .composed import one_axis
-from .core import MultiPrimitive, Primitive
 from .determinant import det
 from .inverses import Inverse, plain
 from .spectral import tolerance

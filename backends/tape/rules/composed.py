@@ -11,10 +11,10 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .._errors import ShapeError
+from ..._errors import ShapeError
+from ..array import raw
+from ..core import Primitive
 from . import creation
-from .array import raw
-from .core import Primitive
 from .structure import concat_map
 
 #: Plain operators: faster than a namespace's functions, and they take Python numbers.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..maps import IDENTITY, Linear, Map, Sandwich
 from .inverses import Inverse, identity_like, inv, plain
 from .inverses import without_private as without_private
-from .maps import IDENTITY, Linear, Map, Sandwich
 from .nonsymmetric import eig
 from .orthogonal import qr
 from .spectral import eigh, svd

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .array import Traced
-from .core import Primitive
+from ..array import Traced
+from ..core import Primitive
+from ..maps import Chain, Linear, Map, Sandwich
+from ..program import Program
 from .inverses import plain
-from .maps import Chain, Linear, Map, Sandwich
-from .program import Program
 
 Array = Any
 #: Values closer than this times eps times the size of the matrix and its norm are equal.

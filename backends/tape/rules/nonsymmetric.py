@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..maps import Linear
 from .inverses import Inverse, plain
-from .maps import Linear
 
 Array = Any
 

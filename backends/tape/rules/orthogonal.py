@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..maps import Chain, Linear, Map
 from .inverses import Inverse
-from .maps import Chain, Linear, Map
 from .spectral import completed
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .core import Primitive
-from .maps import Linear
-from .numpy_calculus import convolve
-from .numpy_joining import arrays_of
-from .numpy_ufuncs import as_array, plain
-from .refusals import no_rule
+from ..core import Primitive
+from ..maps import Linear
+from ..refusals import no_rule
+from .calculus import convolve
+from .joining import arrays_of
+from .ufuncs import as_array, plain
 
 
 def _coefficients(ns: Any, p: Any) -> Any:

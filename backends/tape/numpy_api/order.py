@@ -13,9 +13,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .numpy_reductions import axes_of, no_out
-from .numpy_ufuncs import is_traced, plain
-from .refusals import no_rule
+from ..refusals import no_rule
+from .reductions import axes_of, no_out
+from .ufuncs import is_traced, plain
 
 _PARAMETERS = ("axis", "out", "overwrite_input", "method", "keepdims")
 

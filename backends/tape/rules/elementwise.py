@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .array import raw
-from .maps import IDENTITY, NEGATE, Linear, Map, Scale, scale
+from ..array import raw
+from ..maps import IDENTITY, NEGATE, Linear, Map, Scale, scale
 
 Rule = Callable[..., Any]
 

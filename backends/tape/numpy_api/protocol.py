@@ -1,8 +1,8 @@
 """NumPy's own functions and methods on traced arrays: `np.exp(y)`, `np.linalg.inv(y)`, `y.T.dot(a)`.
 
 NumPy hands such a call over through `__array_ufunc__` and `__array_function__`. Here it is translated to the
-traced namespace: most names are the standard's, some have another name (`numpy_ufuncs.py`), some another signature
-(`numpy_functions.py` and the files that it names). A function that is in none of these is refused by name.
+traced namespace: most names are the standard's, some have another name (`ufuncs.py`), some another signature
+(`functions.py` and the files that it names). A function that is in none of these is refused by name.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from . import fourier, numpy_ufuncs, rules
-from .array import is_moving
-from .numpy_functions import LINALG, OWN, in_scimath
-from .numpy_ufuncs import RENAMED, as_array, cast, plain
-from .refusals import no_rule, refuse
+from ..array import is_moving
+from ..refusals import no_rule, refuse
+from ..rules import elementwise, fourier
+from . import ufuncs
+from .functions import LINALG, OWN, in_scimath
+from .ufuncs import RENAMED, as_array, cast, plain
 
 #: The methods of NumPy's arrays that a traced array has.
 METHODS = frozenset(
@@ -42,7 +43,7 @@ IN_PLACE = {
 _LEAVING = {name: "take stop_gradient of it first" for name in ("item", "tobytes", "tofile", "tolist")}
 _FILES = frozenset("save savetxt savez savez_compressed".split())
 #: Functions with derivative zero besides those of the standard.
-ZERO = numpy_ufuncs.ZERO | frozenset(
+ZERO = ufuncs.ZERO | frozenset(
     "array2string array_repr array_str common_type diag_indices_from einsum_path in1d min_scalar_type nanargmax "
     "nanargmin ravel_multi_index tril_indices_from triu_indices_from unravel_index".split()
 )
@@ -62,8 +63,8 @@ def array_ufunc(ns: Any, ufunc: Any, method: str, inputs: tuple, out: Any = None
         refuse(f"np.{name}.at", "it writes into its first argument; add what np.bincount(places, weights) makes")
     if out is not None and any(v is not None for v in (out if isinstance(out, tuple) else (out,))):
         refuse(f"np.{name} into a plain array (out= or `a += b`)", "write `a = a + b`")
-    constant = name in rules.CONSTANT or RENAMED.get(name, name) in rules.CONSTANT or name in ZERO
-    if constant and name not in numpy_ufuncs.OWN:
+    constant = name in elementwise.CONSTANT or RENAMED.get(name, name) in elementwise.CONSTANT or name in ZERO
+    if constant and name not in ufuncs.OWN:
         return getattr(ufunc, method)(*plain(inputs), **plain(keywords))
     if method == "__call__":
         return _with_keywords(ns, ufunc, inputs, keywords)
@@ -74,7 +75,7 @@ def array_ufunc(ns: Any, ufunc: Any, method: str, inputs: tuple, out: Any = None
 def _found_ufunc(ns: Any, ufunc: Any) -> Callable[..., Any]:
     if ufunc.__name__ in ZERO:
         return lambda *args: ufunc(*plain(args))
-    return numpy_ufuncs.found(ns, ufunc)
+    return ufuncs.found(ns, ufunc)
 
 
 def _with_keywords(ns: Any, ufunc: Any, inputs: tuple, keywords: dict[str, Any]) -> Any:
@@ -104,23 +105,23 @@ def _reduce(ns: Any, ufunc: Any, x: Any, axis: Any = 0, dtype: Any = None, out: 
         keywords = {"keepdims": keepdims, "where": where} | ({} if initial is None else {"initial": initial})
         return OWN[reductions[name]](ns, cast(ns, x, dtype), axis, **keywords)
     if name == "logaddexp":
-        return numpy_ufuncs.log_sum(ns, cast(ns, x, dtype), axis, keepdims, initial, where)
+        return ufuncs.log_sum(ns, cast(ns, x, dtype), axis, keepdims, initial, where)
     if where is not True or not isinstance(axis, int):
         raise no_rule(f"np.{name}.reduce with where, or over several axes")
-    y = numpy_ufuncs.fold(ns, _found_ufunc(ns, ufunc), cast(ns, x, dtype), axis, initial)[-1]
+    y = ufuncs.fold(ns, _found_ufunc(ns, ufunc), cast(ns, x, dtype), axis, initial)[-1]
     return ns.expand_dims(y, axis=axis) if keepdims else y
 
 
 def _accumulate(ns: Any, ufunc: Any, x: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
-    return numpy_ufuncs.accumulate(ns, ufunc.__name__, _found_ufunc(ns, ufunc), cast(ns, x, dtype), axis)
+    return ufuncs.accumulate(ns, ufunc.__name__, _found_ufunc(ns, ufunc), cast(ns, x, dtype), axis)
 
 
 def _reduceat(ns: Any, ufunc: Any, x: Any, indices: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
-    return numpy_ufuncs.reduceat(ns, _found_ufunc(ns, ufunc), cast(ns, x, dtype), indices, axis)
+    return ufuncs.reduceat(ns, _found_ufunc(ns, ufunc), cast(ns, x, dtype), indices, axis)
 
 
 def _outer(ns: Any, ufunc: Any, a: Any, b: Any, dtype: Any = None, **_: Any) -> Any:
-    return numpy_ufuncs.outer(ns, _found_ufunc(ns, ufunc), cast(ns, a, dtype), cast(ns, b, dtype))
+    return ufuncs.outer(ns, _found_ufunc(ns, ufunc), cast(ns, a, dtype), cast(ns, b, dtype))
 
 
 _METHODS = {"accumulate": _accumulate, "outer": _outer, "reduce": _reduce, "reduceat": _reduceat}
@@ -145,7 +146,7 @@ def call(name: str, ns: Any, *args: Any, **keywords: Any) -> Any:
 @functools.lru_cache(maxsize=1024)
 def _translated(ns: Any, function: Any) -> Callable[..., Any]:
     module, name = getattr(function, "__module__", None) or "numpy", function.__name__
-    if name in rules.CONSTANT or name in ZERO:
+    if name in elementwise.CONSTANT or name in ZERO:
         return lambda *args, **keywords: function(*plain(args), **plain(keywords))
     if module.startswith("numpy.linalg"):
         own = LINALG.get(name)

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .numpy_reductions import no_out
-from .numpy_ufuncs import as_array, plain
+from .reductions import no_out
+from .ufuncs import as_array, plain
 
 
 def arrays_of(ns: Any, arrays: Any) -> list[Any]:

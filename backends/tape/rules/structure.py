@@ -1,6 +1,6 @@
 """The derivative rules of functions that move, add or multiply entries: shapes, sums, indexing, products.
 
-The form of a rule is that of `rules.py`.
+The form of a rule is that of `elementwise.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .maps import Dot, Linear, Map, Sandwich, Transpose
+from ..maps import Dot, Linear, Map, Sandwich, Transpose
 
 Rule = Callable[..., Any]
 

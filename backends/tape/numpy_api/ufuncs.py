@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from . import special
-from .array import Traced, is_moving, raw, substituted
-from .core import Primitive
-from .maps import IDENTITY, Map, Scale, scale
-from .refusals import leaked, no_rule
-from .special_sums import logsumexp
+from ..array import Traced, is_moving, raw, substituted
+from ..core import Primitive
+from ..maps import IDENTITY, Map, Scale, scale
+from ..refusals import leaked, no_rule
+from ..rules import special
+from ..rules.special_sums import logsumexp
 
 #: NumPy's name -> the standard's
 RENAMED = {

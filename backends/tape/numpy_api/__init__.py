@@ -1,0 +1,1 @@
+"""NumPy's own functions, methods and protocols on traced arrays, in terms of the traced namespace."""

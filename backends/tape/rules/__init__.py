@@ -1,0 +1,1 @@
+"""The derivative rules, by kind: which file holds which function is told in `docs/automatic_differentiation.md`."""
