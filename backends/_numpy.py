@@ -33,7 +33,7 @@ class NumpyBackend(ArrayAPIBackend):
 
     name = "numpy"
     xp = xp
-    direct: ClassVar = {"broadcast_to": _broadcast_to, "reshape": _reshape, "sum": _sum}
+    direct: ClassVar = {"broadcast_to": _broadcast_to, "reshape": _reshape, "sign": np.sign, "sum": _sum}
 
     def owns(self, leaf: Any) -> bool:
         """NumPy's arrays and scalars; raises `TypeError` for those whose arithmetic is not that of arrays."""

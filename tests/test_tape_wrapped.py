@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import threading
 
 import array_api_compat.numpy as compat
@@ -137,6 +138,18 @@ def test_hypothesis_takes_it_for_an_array_library(data):
     with np.errstate(all="ignore"):
         found, wanted = xp.sum(xp.abs(x) * 2 + x), np.sum(np.abs(plain) * plain.dtype.type(2) + plain)
     assert found.dtype == wanted.dtype and np.array_equal(np.asarray(found), wanted, equal_nan=found.dtype.kind == "f")
+
+
+@each_base
+def test_signs_of_zeros_are_those_of_the_standard(base):
+    """NumPy gives -0 for the sign of some complex zeros and for the real part of expm1(-0 + 0j)."""
+    xp = traced(base)
+    for z in (complex(a, b) for a in (0.0, -0.0) for b in (0.0, -0.0)):
+        x = xp.asarray(z, dtype=xp.complex128)
+        with np.errstate(invalid="ignore"):  # array_api_compat divides by |0|
+            sign, moved = complex(xp.sign(x)), complex(xp.expm1(x))
+        assert str(sign) == "0j" and math.copysign(1, moved.real) == 1
+        assert math.copysign(1, moved.imag) == math.copysign(1, z.imag)
 
 
 def test_threads_share_the_constants():

@@ -37,6 +37,10 @@ _STATIC = {
     "triu": ("k",),
 }
 
+#: Functions that NumPy and others give a zero of the wrong sign at complex zeros, and what mends it: the standard wants
+#: 0 + 0j of sign, and a positive real part of expm1.
+_ZEROS = {"expm1": complex(-0.0, 0.0), "sign": complex(-0.0, -0.0)}
+
 
 def _any_traced(values: Any) -> bool:
     return any(isinstance(v, Traced) or (type(v) in (list, tuple) and _any_traced(v)) for v in values)
@@ -174,7 +178,9 @@ class TracedNamespace(_Space):
         if name == "special":
             return special.Special(self)
         if name in elementwise.ELEMENTWISE:
-            own = composed.RAW.get(name) or getattr(self.xp, name)
+            own = self.backend.direct.get(name) or composed.RAW.get(name) or getattr(self.xp, name)
+            if name in _ZEROS:
+                own = self._with_zero(own, _ZEROS[name])
             return make_primitive(name, own, elementwise.ELEMENTWISE[name], elementwise=True)
         if name in structure.OTHERS:
             own = self.backend.direct.get(name) or composed.RAW.get(name) or getattr(self.xp, name)
@@ -184,6 +190,15 @@ class TracedNamespace(_Space):
                 )
             return make_primitive(name, own, structure.OTHERS[name], names=_STATIC.get(name, ()))
         return None
+
+    def _with_zero(self, own: Callable[..., Any], zero: complex) -> Callable[..., Any]:
+        """`own`, its complex values less a zero with signs: that changes the signs of zeros and nothing else."""
+
+        def call(x: Any) -> Any:
+            y = own(x)
+            return y - zero if self.is_complex(y) else y
+
+        return call
 
     # -- NumPy's own ways --------------------------------------------------------------------------
     def method(self, array: Traced, name: str) -> Callable[..., Any]:

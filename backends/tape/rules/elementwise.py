@@ -62,7 +62,7 @@ def _power_exponent(ns: Any, y: Any, a: Any, b: Any) -> Any:
             return y * 0.0
         if ns.is_complex(y):
             return y * cmath.log(a)
-        return y * (math.log(a) if a > 0 else math.nan)  # pyright: ignore[reportOperatorIssue]
+        return y * (math.log(a.real) if a.real > 0 else math.nan)
     return y * ns.log(ns.where(a == 0, ns.ones_like(a), a))
 
 
