@@ -564,3 +564,168 @@ def test_kernels_of_cupy_go_the_same_way():
         kernel = Kernel(name)
         found = nf.grad(lambda x, kernel=kernel: np.sum(ns.array_ufunc(kernel, "__call__", (x,))))(x)
         assert np.allclose(found, wanted)
+
+
+# -- wrong arguments -----------------------------------------------------------------------------------
+#: calls that NumPy refuses: wrong axes, too many axes, wrong lengths, negative counts, unknown modes
+WRONG = """
+np.take(c,1,axis=1)  np.take(a,IDX,axis=-3)  np.gradient(c,axis=1)  np.gradient(a,axis=(0,0))
+np.gradient(a,axis=0,edge_order=3)  np.gradient(a,c,axis=0)  np.gradient(a,a,axis=0)  np.gradient(a[:1])
+np.gradient(f,1.0,2.0)  np.gradient(a,1.0,2.0,3.0)  np.median(c,axis=1)  np.nanmedian(c,axis=-2)
+np.percentile(c,30,axis=1)  np.quantile(c,0.3,axis=1)  np.nanquantile(c,0.3,axis=1)  np.median(a,axis=(0,0))
+np.quantile(c,1.5)  np.percentile(c,-1)  np.quantile(a,0.3,axis=1,weights=d,method="inverted_cdf")
+np.quantile(c,0.3,method="no")  np.quantile(c,0.3,weights=W4)  np.rollaxis(c,1)  np.rollaxis(h,1,4)  np.rollaxis(h,-4)
+np.rollaxis(h,0,-4)  np.average(f,0,f)  np.average(a,0,c)  np.average(a,2,c)  np.average(a,weights=c)
+np.average(a,0,d-d)  np.average(a,(0,1),b.T)  np.average(c,1)  np.split(f,2)  np.split(a,2)  np.split(a,2,axis=2)
+np.split(c,0)  np.hsplit(f,2)  np.vsplit(c,2)  np.dsplit(a,2)  np.array_split(a,2,axis=2)  np.polyval(f,c)
+np.polyval(a,d)  np.polyadd(a,c)  np.polymul(a,c)  np.polymul(c,a)  np.polyder(f)  np.polyder(c,-1)  np.polyint(a)
+np.polyint(c,-1)  np.polyint(c,2,[1.0,2.0][:0])  np.polyint(c,3,[1.0,2.0])  np.polyint(f)  np.roots(a)  np.roots(h)
+np.poly(a)  np.poly(h)  np.poly(a[:0])  np.vander(a)  np.vander(f)  np.vander(c,-1)  np.polyfit(a,c,1)
+np.polyfit(c,r,1)  np.polyfit(c,e,-1)  np.polyfit(c[:0],e[:0],1)  np.polyfit(c,e,1,w=d)  np.polyfit(c,h,1)
+np.polyfit(c,e,1,w=m)  np.polyfit(f,f,1)  np.convolve(a,c)  np.convolve(c,a)  np.convolve(c[:0],c)
+np.convolve(c,d,"no")  np.correlate(a,c)  np.correlate(f,c)  np.correlate(c,c[:0])  np.correlate(c,d,"no")  np.cov(h)
+np.cov(c,h)  np.cov(c,r)  np.cov(a,ddof=0.5)  np.corrcoef(h)  np.corrcoef(c,d)  np.cov(a,fweights=[1,2])
+np.cov(a,aweights=a)  np.cov(a,fweights=[1.5,1,1,1])  np.cov(a,fweights=[1,-2,1,1])
+np.cov(a,aweights=[1.0,-2.0,1.0,1.0])  np.cov(a,aweights=[1.0,2.0])  np.interp(c,r,w)  np.interp(c,w,r)
+np.interp(c,r,d)  np.interp(c,c[:0],c[:0])  np.interp(c,f,f)  np.interp(c,r,r,period=0)  np.linalg.lstsq(a,h)
+np.linalg.lstsq(c,c)  np.linalg.lstsq(a,c)  np.linalg.lstsq(h,c)  np.linalg.lstsq(a,f)  np.matvec(d,a)
+np.matvec(d,w[:2])  np.vecmat(d,d)  np.matvec(a,d)  np.matvec(a,f)  np.vecmat(d,c)  np.vecmat(c,a)  np.vecmat(f,a)
+np.matvec(a,c[:1])  np.vecmat(d[:1],a)  np.vecdot(c,d)  np.vecdot(c[:1],c)  np.vdot(c[:1],c)  np.inner(c[:1],c)
+np.dot(c[:1],c)  np.dot(a,d)  np.inner(a,d)  np.vdot(c,d)  np.matmul(a,f)  np.matmul(f,a)  np.matmul(a,a)
+np.tensordot(a,d,1)  np.tensordot(a,c,3)  np.tensordot(a,m,((0,1),(0,)))  np.tensordot(a,m,(2,0))
+np.linalg.multi_dot([c[:1],m,m])  np.linalg.multi_dot([a,m,c[:1]])  np.linalg.multi_dot([a])
+np.linalg.multi_dot([a,c,m])  np.linalg.multi_dot([a,m,h])  np.linalg.multi_dot([f,m,m])  np.linalg.multi_dot([a,a])
+np.diff(c,-1)  np.diff(f)  np.diff(c,axis=1)  np.diff(a,axis=2,prepend=0.0)  np.diff(a,append=c)
+np.ediff1d(c,to_end=1j)  np.pad(f,-1)  np.pad(c,-1)  np.pad(c,1.5)  np.pad(a,(1,2,3))  np.pad(h,(1,2,3))
+np.pad(a,((1,2),(1,2),(1,2)))  np.pad(f,((1,2),(1,2)))  np.pad(c,1,"no")  np.pad(c,1,"constant",end_values=1)
+np.pad(c,1,"mean",constant_values=1)  np.pad(c,1,"edge",end_values=1)  np.pad(c,-1,"edge")  np.pad(c,-1,"mean")
+np.pad(c,1,"mean",stat_length=-1)  np.pad(c,1,constant_values=(1,2,3))  np.pad(c,1,constant_values=d)
+np.pad(c[:0],1,"edge")  np.pad(c,1,"maximum",stat_length=0)  np.pad(c[:0],1,"linear_ramp")  np.pad(c[:0],1,"mean")
+np.take_along_axis(a,IDX4,0)  np.take_along_axis(a,CHOICE,2)  np.take_along_axis(a,CHOICE+9,0)
+np.take_along_axis(a,CHOICE+0.5,0)  np.trace(c)  np.trace(m,0,0,0)  np.diagonal(c)  np.diagonal(m,0,1,1)
+np.diagonal(m,0,0,2)  np.diag(f)  np.diag(h)  np.linalg.diagonal(c)  np.linalg.trace(c)  np.swapaxes(a,0,2)
+np.swapaxes(a,-3,0)  np.moveaxis(a,0,2)  np.moveaxis(a,(0,1),0)  np.moveaxis(a,(0,0),(0,1))  np.transpose(a,(0,0))
+np.transpose(a,(0,))  np.transpose(h,(0,1,3))  np.squeeze(a,0)  np.squeeze(g,2)  np.reshape(a,(5,2))
+np.reshape(a,(-1,-1))  np.reshape(a,(-1,5))  np.reshape(a,12,order="Q")  np.ravel(a,"Q")  np.expand_dims(a,4)
+np.expand_dims(a,(0,0))  np.broadcast_to(a,(3,))  np.broadcast_to(a,(2,4))  np.broadcast_arrays(a,d)  np.flip(a,2)
+np.flipud(f)  np.fliplr(c)  np.rot90(c)  np.rot90(a,1,(0,0))  np.roll(a,1,2)  np.repeat(a,-1)  np.repeat(a,[1,2],0)
+np.repeat(a,2,2)  np.tile(a,-1)  np.tile(a,(1,-2))  np.delete(a,3,axis=0)  np.delete(a,0,axis=2)
+np.insert(a,9,1.0,axis=0)  np.insert(c,9,1.0)  np.insert(a,1,d,axis=0)  np.append(a,c,axis=0)  np.append(c,f,axis=0)
+np.concatenate([])  np.concatenate([a,c])  np.concatenate([a,b],2)  np.concatenate([f,f])
+np.concatenate([a,m],axis=1)  np.stack([a,m])  np.stack([a,b],3)  np.stack([a,b],axis=-4)  np.stack([])
+np.hstack([c,a])  np.vstack([a,d])  np.dstack([a,m])  np.column_stack([a,c])  np.block([[a,c]])  np.block([[a],c])
+np.block([])  np.block([[a],[c[:2]]])  np.block((a,b))  np.unstack(f)  np.unstack(a,axis=2)
+np.meshgrid(c,d,indexing="no")  np.trim_zeros(c,"q")  np.trim_zeros(c,axis=1)  np.resize(a,(-1,2))
+np.atleast_1d(f).sum(1)  np.compress([True,False],a,axis=2)  np.compress([True]*9,c)  np.extract([True]*9,c)
+np.choose(IDX4,[c,c])  np.choose(IDX4,[c,d,c])  np.select([POS],[a,b])  np.select([],[])
+np.select([POS],[c,])*h[:,:2]  np.select([a],[b])  np.select([a>0],[d])  np.where(POS,a)  np.where(POS,a,d)
+np.piecewise(a,[POS],[1.0,2.0,3.0])  np.piecewise(a,[POS,POS],[np.sin])  np.piecewise(c,[POS],[np.sin])
+np.bincount(IDX4,weights=d)  np.bincount(IDX4-9,weights=c)  np.bincount(IDX4,weights=m)
+np.bincount(IDX4,weights=c,minlength=-1)  np.bincount(POS,weights=c)  np.partition(c,9)  np.partition(c,1,axis=1)
+np.sort(a,2)  np.sort(f)  np.sort(f,axis=0)  np.unique(a,axis=2)  np.histogram(c,0)  np.histogram(c,[2.0,1.0])
+np.histogram(c,range=(2,1))  np.histogram_bin_edges(c,-1)  np.digitize(c,a)  np.searchsorted(a,c)
+np.apply_along_axis(np.sum,2,a)  np.apply_along_axis(np.sum,0,f)  np.apply_over_axes(np.sum,a,2)  np.sum(a,axis=2)
+np.sum(a,axis=(0,0))  np.sum(a,where=[True,False])  np.prod(a,axis=2)  np.prod(a,axis=(0,0))  np.mean(a,axis=2)
+np.mean(a,where=[True,False])  np.var(a,axis=2)  np.std(a,axis=2)  np.std(a,axis=(0,0))  np.max(a,axis=2)
+np.max(c[:0])  np.max(a,where=POS)  np.min(a,axis=(0,0))  np.ptp(a,axis=2)  np.cumsum(a,2)  np.cumprod(a,2)
+np.cumulative_sum(a)  np.cumulative_prod(a)  np.cumulative_sum(a,axis=2)  np.nansum(a,axis=2)  np.nanmean(a,axis=2)
+np.nanstd(a,axis=2)  np.nanmax(c[:0])  np.nanmin(a,axis=2)  np.nancumsum(a,2)  np.nanprod(a,axis=(0,0))
+np.clip(a,c,d)  np.trapezoid(f)  np.trapezoid(a,axis=2)  np.trapezoid(c,d)  np.trapezoid(a,d)  np.unwrap(f)
+np.unwrap(a,axis=2)  np.linspace(c,e,-1)  np.linspace(c,d)  np.linspace(c,e,3,axis=2)  np.linspace(c,e,2.5)
+np.logspace(c,d)  np.logspace(c,e,-1)  np.geomspace(c,0.0)  np.geomspace(p,q[:3])  np.geomspace(p,p,-1)
+np.geomspace(p,p,3,axis=4)  np.cross(a,a)  np.cross(c,w)  np.cross(w,w,axis=2)  np.cross(f,d)  np.cross(w,w,axisc=3)
+np.kron(a)  np.outer(a)  np.linalg.outer(a,c)  np.linalg.norm(a,axis=2)  np.linalg.norm(a,"fro",axis=1)
+np.linalg.norm(c,"fro")  np.linalg.norm(h,1)  np.linalg.norm(a,3)  np.linalg.norm(a,"no")
+np.linalg.norm(a,axis=(0,0))  np.linalg.norm(h,axis=(0,1,2))  np.linalg.norm(c,"nuc")  np.linalg.norm(h,"fro")
+np.linalg.norm(a,axis=(0,2))  np.linalg.norm(a,0)  np.linalg.cond(c)  np.linalg.cond(a,1)  np.linalg.cond(m,"no")
+np.linalg.inv(a)  np.linalg.inv(c)  np.linalg.det(a)  np.linalg.slogdet(a)  np.linalg.solve(a,c)  np.linalg.solve(m,d)
+np.linalg.cholesky(a)  np.linalg.eigh(a)  np.linalg.eigh(m,"Q")  np.linalg.eigvalsh(a)  np.linalg.eig(a)
+np.linalg.eigvals(c)  np.linalg.qr(c)  np.linalg.qr(w,"no")  np.linalg.svd(c)  np.linalg.svdvals(c)  np.linalg.pinv(c)
+np.linalg.matrix_power(a,2)  np.linalg.matrix_power(m,1.5)  np.linalg.tensorinv(h)  np.linalg.tensorinv(m,0)
+np.linalg.tensorsolve(h,c)  np.linalg.matrix_norm(c)  np.linalg.vector_norm(a,axis=2)  np.linalg.matrix_transpose(c)
+np.matrix_transpose(c)  np.tril(c,[1,2])  np.triu(f)  np.einsum("ij,j",a,d)  np.einsum("ij",c)  np.add(a,d)
+np.add.reduce(a,axis=2)  np.add.accumulate(a,axis=2)  np.add.accumulate(f)  np.add.reduceat(r,[0,9])
+np.add.reduceat(r,[-1])  np.add.reduceat(f,[0])  np.subtract.reduce(a,axis=2)  np.subtract.accumulate(a,axis=2)
+np.maximum.reduce(c[:0])  np.subtract.reduce(c[:0])  np.logaddexp.reduce(a,axis=2)  np.add(a)  np.add.outer(a)
+np.sin(a,b,c)  np.full_like(a,c,shape=(3,))  np.full_like(a,f,shape=(-1,))  np.ldexp(a,0.5)  np.arctan2(a,d)  a.sum(2)
+a.reshape(5)  a.take(99)  a.dot(d)  c.trace()  c.diagonal()  a.swapaxes(0,2)  a.squeeze(0)  a.std(2)
+a.mean(axis=(0,0))  a.transpose(0,0)  a.transpose(1)  a.repeat(-1)  a.repeat(2,axis=2)  a.compress([True],axis=2)
+a.cumsum(2)  a.astype("no")  a[3]  a[0,0,0]  a[IDX4,IDX]  a[:,[9]]  a[POS[:2]]  len(f)  iter(f)
+np.nan_to_num(a,nan="x")  np.lib.stride_tricks.sliding_window_view(c,9)  np.sinc("x")  np.i0(1j*c)
+np.copysign(1j*a,a)  np.maximum(a,d)  np.astype(a,"no")
+"""
+#: calls at the edge of what NumPy takes: arrays of more or fewer axes, no entries, axes by position
+EDGES = """
+np.polyval(a,c)  np.polyval(a,2.0)  np.polyval(h,a)  np.polyval(c[:0],d)  np.polyadd(f,t)  np.polyadd(t,t)
+np.polyadd(f,c)  np.polymul(f,c)  np.polymul(f,2.0)  np.polyder(a[:3,:2])  np.polyder(c,9)  np.polyder(c,0)
+np.polyint(c,0)  np.roots(c[:1])  np.polyint(c,1,[1.0,2.0])  np.polyint(c,k=f)  np.vander(c,0)  np.convolve(f,c)
+np.convolve(f,2.0)  np.diff(c,0)  np.diff(c,9)  np.pad(f,1)  np.pad(f,(1,2))  np.pad(a,(1,))  np.pad(a,((1,),(2,)))
+np.pad(c[:0],1)  np.average(h,(2,0),W42)  np.average(c,0,e)  np.take_along_axis(a,CHOICE,1)
+np.take_along_axis(a,IDX4,None)  np.take_along_axis(a,CHOICE)  np.average(a,(1,0),b.T)  np.rollaxis(h,-1)
+np.rollaxis(h,1,-1)  np.rollaxis(h,0,3)  np.gradient(a,axis=-1)  np.median(a,axis=(-1,0))  np.median(a,axis=[0])
+np.quantile(a,0.5,axis=-1)  np.interp(f,r,r)  np.linalg.lstsq(w,r)[0]  np.matvec(k,d)  np.vecmat(d,k)
+np.linalg.multi_dot([h,m])  np.linalg.multi_dot([c,e])  np.linalg.multi_dot([a,c])  np.std(f)  np.std(a[:1],axis=0)
+np.nanstd(0*a,axis=0)  a[:1].std(0)  np.repeat(a,2,1)  np.roll(a,1,1)  np.expand_dims(a,1)  np.concat([a,b],1)
+np.flip(a,1)  np.tril(m,1)  np.permute_dims(h,(1,0,2))  np.linalg.trace(k,offset=1)  np.linalg.diagonal(k,offset=-1)
+np.linalg.cross(w,w,axis=-1)  np.squeeze(g,1)  np.squeeze(a)  divmod(a,2.0)[0]  divmod(a,2.0)[1]  divmod(2.0,p)[1]
+divmod(p,q)[1]
+"""
+#: means and covariances of no entries, or of too few
+NOTHING = """
+np.median(c[:0])  np.median(a[:0],axis=0)  np.nanmedian(a[:,:0],axis=1)  np.median(a[:0],axis=1,keepdims=True)
+np.cov(a[:,:0])  np.cov(c[:0])  np.cov(c[:1])  np.cov(a[:,:1])  np.cov(a,ddof=9)  np.cov(c[:0],c[:0])
+"""
+ERRORS = (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError)
+
+
+@pytest.mark.parametrize("code", present(WRONG))
+def test_wrong_arguments_are_refused(code):
+    f, xs = split(code, False)
+    with pytest.raises(ERRORS):
+        f(*xs)
+    with pytest.raises(ERRORS):
+        nf.vjp(lambda *xs: (f(*xs), sum(np.sum(x) for x in xs))[1], *xs)
+
+
+@pytest.mark.parametrize("code", present(EDGES))
+def test_edges_of_what_numpy_takes(code):
+    f, xs = split(code, False)
+    value, pullback = nf.vjp(f, *xs)
+    close(value, f(*xs), "value", 1e-13)
+    assert all(np.all(np.isfinite(g)) for g in pullback(weights(value)))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own, and ours
+@pytest.mark.parametrize("code", codes(NOTHING))
+def test_statistics_of_nothing(code):
+    f, xs = split(code, False)
+    found, wanted = nf.vjp(f, *xs)[0], f(*xs)
+    assert found.shape == np.shape(wanted) and np.array_equal(found, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("code", ["np.std(x)", "x.std()", "np.std(x,ddof=1)", "np.nanstd(x)", "np.std(x,where=x>0)"])
+def test_the_deviation_of_equal_entries_has_derivative_zero(code):
+    """It has a corner there, as the norm has at 0, and no warning."""
+    x = np.full(3, 2.5)
+    value, gradient = nf.value_and_grad(lambda x: eval(code, {"np": np, "x": x}))(x)
+    assert value == 0 and np.array_equal(gradient, np.zeros(3))
+    assert nf.grad(np.std)(np.array(3.5)) == 0
+    rows = np.stack([x, np.arange(3.0)])
+    gradient = nf.grad(lambda rows: np.sum(np.std(rows, axis=1)))(rows)
+    assert np.array_equal(gradient[0], np.zeros(3)) and np.allclose(gradient[1], [-0.40824829, 0, 0.40824829])
+
+
+def test_divmod_and_format():
+    x: Any = np.array([3.5, -1.25])
+    value, pullback = nf.vjp(lambda x: sum(divmod(x, 2.0)), x)
+    assert np.array_equal(value, sum(divmod(x, 2.0))) and np.array_equal(pullback(np.ones(2))[0], np.ones(2))
+    value, pullback = nf.vjp(lambda x: divmod(7.0, x)[1], x)
+    assert np.array_equal(value, 7.0 % x) and np.array_equal(pullback(np.ones(2))[0], -(7.0 // x))
+
+    def formatted(x):
+        assert f"{x}" == str(x)
+        return x * float(f"{x:.3f}")
+
+    with pytest.raises(NoDerivativeError, match="stop_gradient"):
+        nf.grad(formatted)(np.array(2.0))
+    assert f"{nf.backends.traced(np).asarray(np.array(2.0)):.3f}" == "2.000"

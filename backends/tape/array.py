@@ -135,6 +135,12 @@ class Traced:
     def __rmod__(self, other: Any) -> Any:
         return self._tape.ns.remainder(other, self)
 
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+        return other // self, other % self
+
     def __matmul__(self, other: Any) -> Any:
         return self._tape.ns.matmul(self, other)
 
@@ -266,6 +272,9 @@ class Traced:
 
     def __complex__(self) -> complex:
         return complex(self._constant("complex()", _ENTRY))
+
+    def __format__(self, spec: str) -> str:
+        return format(self._constant(f"format with {spec!r}", _ENTRY), spec) if spec else str(self)
 
     def __index__(self) -> int:
         return self._constant("use as an index", _NUMBER).__index__()

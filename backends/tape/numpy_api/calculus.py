@@ -6,22 +6,28 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ..._errors import ShapeError
 from ..core import Primitive
 from ..maps import Linear
 from ..refusals import no_rule
+from ..rules.composed import one_axis
 from .joining import arrays_of
+from .reductions import counted_axes
 from .ufuncs import cast, is_traced, plain
 
 
 # -- differences and integrals ---------------------------------------------------------------------
 def diff(ns: Any, x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
     """`np.diff`; numbers may be prepended and appended too."""
+    if n < 0:
+        raise ValueError(f"the order of a difference is not negative, but n is {n}")
+    axis = one_axis(axis, x.ndim)
 
     def part(value: Any) -> Any:
         if value is None:
             return None
         value = value if hasattr(value, "dtype") else ns.xp.asarray(value)
-        wide = tuple(1 if a == axis % len(x.shape) else size for a, size in enumerate(x.shape))
+        wide = tuple(1 if a == axis else size for a, size in enumerate(x.shape))
         return value if len(value.shape) else ns.broadcast_to(value, wide)
 
     return ns.diff(x, axis=axis, n=n, prepend=part(prepend), append=part(append))
@@ -31,6 +37,8 @@ def ediff1d(ns: Any, x: Any, to_end: Any = None, to_begin: Any = None) -> Any:
     """`np.ediff1d`."""
     d = ns.diff(ns.reshape(x, (-1,)))
     parts = arrays_of(ns, [d, *(v for v in (to_begin, to_end) if v is not None)])
+    if not ns.is_complex(d) and any(map(ns.is_complex, parts)):
+        raise TypeError(f"np.ediff1d of real numbers ({d.dtype}) takes no complex ones at its ends")
     ends = [ns.astype(ns.reshape(v, (-1,)), d.dtype) for v in parts[1:]]
     begin = [ends.pop(0)] if to_begin is not None else []
     return ns.concat([*begin, d, *ends]) if len(parts) > 1 else d
@@ -38,9 +46,9 @@ def ediff1d(ns: Any, x: Any, to_end: Any = None, to_begin: Any = None) -> Any:
 
 def gradient(ns: Any, f: Any, *spacing: Any, axis: Any = None, edge_order: int = 1) -> Any:
     """`np.gradient`: second-order differences inside, of first or second order at the ends."""
-    ndim = len(f.shape)
-    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = [a % ndim for a in axes]
+    axes = counted_axes(axis, f.ndim)
+    if edge_order not in (1, 2):
+        raise ValueError(f"np.gradient is of order 1 or 2 at the ends, not {edge_order}")
     steps = spacing * len(axes) if len(spacing) == 1 else spacing or (1.0,) * len(axes)
     if len(steps) != len(axes):
         raise TypeError(f"np.gradient was given {len(spacing)} spacings for {len(axes)} axes")
@@ -49,7 +57,10 @@ def gradient(ns: Any, f: Any, *spacing: Any, axis: Any = None, edge_order: int =
         if f.shape[a] < edge_order + 1:
             raise ValueError(f"np.gradient needs {edge_order + 1} entries along axis {a}, which has {f.shape[a]}")
         h = h if hasattr(h, "dtype") or isinstance(h, (int, float, complex)) else ns.xp.asarray(h)
-        h = ns.diff(h) if len(getattr(h, "shape", ())) else h
+        shape = tuple(getattr(h, "shape", ()))
+        if shape not in ((), (f.shape[a],)):
+            raise ShapeError(f"places of shape {shape} along an axis of {f.shape[a]} entries")
+        h = ns.diff(h) if shape else h
         found.append(ns.moveaxis(_slopes(ns, ns.moveaxis(f, a, -1), h, edge_order), -1, a))
     return found[0] if len(found) == 1 else tuple(found)
 
@@ -110,9 +121,15 @@ def _full(ns: Any, a: Any, v: Any) -> Any:
     return Primitive("np.convolve", lambda a, v: own(a, v, "full"), (rule(False), rule(True)))(a, v)
 
 
+def _check_vectors(a: Any, v: Any) -> None:
+    if a.ndim != 1 or v.ndim != 1 or not a.shape[0] or not v.shape[0]:
+        raise ShapeError(f"a convolution is one of two vectors with entries; the shapes are {a.shape} and {v.shape}")
+
+
 def convolve(ns: Any, a: Any, v: Any, mode: str = "full") -> Any:
     """`np.convolve` of two vectors, whole ("full"), as long as the longer ("same") or where both overlap ("valid")."""
-    a, v = (ns.reshape(w, (-1,)) for w in arrays_of(ns, (a, v)))
+    a, v = (ns.reshape(w, (1,)) if not w.shape else w for w in arrays_of(ns, (a, v)))
+    _check_vectors(a, v)
     long, short = max(a.shape[0], v.shape[0]), min(a.shape[0], v.shape[0])
     return _part(_full(ns, a, v), mode, long, short, (short - 1) // 2)
 
@@ -120,6 +137,7 @@ def convolve(ns: Any, a: Any, v: Any, mode: str = "full") -> Any:
 def correlate(ns: Any, a: Any, v: Any, mode: str = "valid") -> Any:
     """`np.correlate`: Σ aₙ₊ₖ conj(vₙ)."""
     a, v = arrays_of(ns, (a, v))
+    _check_vectors(a, v)
     long, short = max(a.shape[0], v.shape[0]), min(a.shape[0], v.shape[0])
     start = (short - 1) // 2 if a.shape[0] >= v.shape[0] else short // 2
     return _part(_full(ns, a, ns.flip(ns.conj(v) if ns.is_complex(v) else v)), mode, long, short, start)
@@ -139,9 +157,15 @@ def _part(whole: Any, mode: str, long: int, short: int, start: int) -> Any:
 def interp(ns: Any, x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
     """`np.interp`: linear between the points, with a derivative by all three; at a knot by x the one on its right."""
     x, xp, fp = (v if hasattr(v, "dtype") else ns.xp.asarray(v) for v in (x, xp, fp))
+    if xp.ndim != 1 or xp.shape != fp.shape or not xp.shape[0]:
+        raise ShapeError(
+            f"the points of np.interp are two vectors of one length; the shapes are {xp.shape}, {fp.shape}"
+        )
     x, xp = ns.astype(x, ns.xp.float64), ns.astype(xp, ns.xp.float64)
     fp = ns.astype(fp, ns.xp.complex128 if ns.is_complex(fp) else ns.xp.float64)
     if period is not None:
+        if plain(period) == 0:
+            raise ValueError("the period of np.interp is not 0")
         x, xp, fp = _periodic(ns, x, xp, fp, abs(period))
         left = right = None
     knots, at = plain(xp), plain(x)
@@ -172,6 +196,8 @@ def _periodic(ns: Any, x: Any, xp: Any, fp: Any, period: Any) -> tuple[Any, Any,
 def linspace(ns: Any, start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False,
              dtype: Any = None, axis: int = 0, **_: Any) -> Any:  # fmt: skip
     """`np.linspace`, differentiable by both ends."""
+    if num < 0:
+        raise ValueError(f"np.linspace of num={num} entries")
     start, stop = arrays_of(ns, (start, stop))
     start, stop = ns.broadcast_arrays(start, stop)
     steps = max(num - 1 if endpoint else num, 1)
@@ -199,6 +225,8 @@ def geomspace(ns: Any, start: Any, stop: Any, num: int = 50, endpoint: bool = Tr
               axis: int = 0) -> Any:  # fmt: skip
     """`np.geomspace`: start (stop/start)ᵗ."""
     start, stop = ns.broadcast_arrays(*arrays_of(ns, (start, stop)))
+    if bool(ns.xp.any((plain(start) == 0) | (plain(stop) == 0))):
+        raise ValueError("a geometric sequence contains no zero")
     ratio = ns.log(stop / start)
     y = ns.expand_dims(start, axis=axis) * ns.exp(linspace(ns, 0 * ratio, ratio, num, endpoint, axis=axis))
     return cast(ns, y, dtype)
@@ -210,6 +238,8 @@ _NODES = 64
 
 def i0(ns: Any, x: Any) -> Any:
     """I₀(x) = 2/π ∫ cosh(x cos θ) dθ over 0 to π/2 by the midpoint rule, which converges exponentially."""
+    if ns.is_complex(x):
+        raise TypeError("np.i0 takes real numbers")
     nodes = [math.cos(math.pi * (k + 0.5) / (2 * _NODES)) for k in range(_NODES)]
     return ns.mean(ns.cosh(ns.expand_dims(x, axis=-1) * ns.backend.asarray(nodes, like=plain(x))), axis=-1)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..refusals import no_rule
+from ..rules.composed import one_axis
 from ..rules.structure import Getitem
 from .joining import arrays_of, picked, rearranged
 from .ufuncs import is_traced, plain
@@ -26,7 +27,10 @@ def select(ns: Any, conditions: Any, choices: Any, default: Any = 0) -> Any:
     """`np.select`: the choice of the first condition that holds."""
     y = default
     for condition, choice in reversed(list(zip(conditions, choices, strict=True))):
-        y = ns.where(plain(condition), choice, y)
+        condition = ns.xp.asarray(plain(condition))
+        if condition.dtype != ns.xp.bool:
+            raise TypeError(f"the conditions of np.select are booleans, not {condition.dtype}")
+        y = ns.where(condition, choice, y)
     return y
 
 
@@ -117,6 +121,8 @@ def bin_edges(ns: Any, x: Any, bins: Any = 10, range: Any = None, weights: Any =
         raise no_rule("np.histogram_bin_edges by its range or weights, or with a rule for the bins")
     if is_traced(bins) or range is not None or hasattr(bins, "__len__"):
         return bins if is_traced(bins) else ns.xp.histogram_bin_edges(plain(x), bins, range)
+    if bins < 1:
+        raise ValueError(f"a histogram has at least one bin, not {bins}")
     low, high = ns.min(x), ns.max(x)
     if plain(low) == plain(high):
         low, high = low - 0.5, high + 0.5
@@ -136,7 +142,7 @@ def histogram(ns: Any, x: Any, bins: Any = 10, range: Any = None, density: Any =
 # -- functions of the user -------------------------------------------------------------------------
 def apply_along_axis(ns: Any, function: Callable[..., Any], axis: int, x: Any, *args: Any, **keywords: Any) -> Any:
     """`np.apply_along_axis`: a function of every vector along an axis."""
-    axis %= x.ndim
+    axis = one_axis(axis, x.ndim)
     rows = ns.moveaxis(x, axis, -1)
     outer = rows.shape[:-1]
     flat = ns.reshape(rows, (math.prod(outer), rows.shape[-1]))
@@ -156,9 +162,15 @@ def apply_over_axes(ns: Any, function: Callable[..., Any], x: Any, axes: Any) ->
 
 def take(ns: Any, x: Any, indices: Any, axis: Any = None, **k: Any) -> Any:
     """Entries by integer indices of any shape."""
-    x, axis = (ns.reshape(x, (-1,)), 0) if axis is None else (x, axis % x.ndim)
+    x, axis = (ns.reshape(x, (-1,)), 0) if axis is None else (x, one_axis(axis, x.ndim))
     own = ns.xp.take
     return ns.gather(x, pick=lambda a: own(a, indices, axis=axis, **k))
+
+
+def take_along_axis(ns: Any, arr: Any, indices: Any, axis: Any = -1) -> Any:
+    """`np.take_along_axis`, of all entries in a row for axis=None."""
+    arr, axis = (ns.reshape(arr, (-1,)), 0) if axis is None else (arr, axis)
+    return ns.take_along_axis(arr, indices, axis=axis)
 
 
 OWN: dict[str, Callable[..., Any]] = {
@@ -176,6 +188,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "sort": sort,
     "sort_complex": sort_complex,
     "take": take,
+    "take_along_axis": take_along_axis,
     "unique": unique,
     "where": where,
 }

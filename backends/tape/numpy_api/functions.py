@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ..._errors import ShapeError
 from ..refusals import no_rule
+from ..rules.composed import one_axis
 from ..rules.einsum import einsum
 from ..rules.special_sums import sinc
 from . import calculus, choosing, joining, linalg, order, padding, polynomials, reductions
@@ -68,7 +70,7 @@ def swapaxes(ns: Any, x: Any, axis1: int, axis2: int) -> Any:
 
 def rollaxis(ns: Any, x: Any, axis: int, start: int = 0) -> Any:
     """`np.rollaxis`: one axis before another."""
-    axis, start = axis % x.ndim, start + x.ndim if start < 0 else start
+    axis, start = one_axis(axis, x.ndim), one_axis(start, x.ndim + 1) if start >= 0 else one_axis(start, x.ndim)
     return ns.moveaxis(x, axis, start - 1 if axis < start else start)
 
 
@@ -157,6 +159,8 @@ def diag(ns: Any, x: Any, k: int = 0) -> Any:
     """The matrix with this diagonal, or the diagonal of this matrix."""
     if x.ndim == 2:
         return ns.linalg.diagonal(x, offset=k)
+    if x.ndim != 1:
+        raise ShapeError(f"np.diag of an array of {x.ndim} axes; it takes one or two")
     n = x.shape[0] + abs(k)
     return ns.scatter(x, pick=lambda a: ns.xp.diagonal(a, k), shape=(n, n))
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .reductions import no_out
+from .reductions import counted_axes, no_out
 from .ufuncs import as_array, plain
 
 
@@ -77,7 +77,12 @@ def block(ns: Any, arrays: Any) -> Any:
     """`np.block`: nested lists of blocks, the innermost side by side along the last axis."""
 
     def depth(v: Any) -> int:
-        return 1 + depth(v[0]) if isinstance(v, list) else 0
+        if not isinstance(v, list):
+            return 0
+        depths = {depth(part) for part in v}
+        if len(depths) != 1:
+            raise ValueError("the lists of np.block are empty or nested to different depths")
+        return 1 + depths.pop()
 
     def leaves(v: Any) -> list[Any]:
         return [leaf for part in v for leaf in leaves(part)] if isinstance(v, list) else [v]
@@ -109,6 +114,8 @@ def insert(ns: Any, arr: Any, obj: Any, values: Any, axis: Any = None) -> Any:
 
 def meshgrid(ns: Any, *arrays: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> Any:
     """`np.meshgrid`."""
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f"indexing must be 'xy' or 'ij', not {indexing!r}")
     n = len(arrays)
     flat = [ns.reshape(a, (-1,)) for a in arrays_of(ns, arrays)] if n else []
     places = [1, 0, *range(2, n)] if indexing == "xy" and n > 1 else list(range(n))
@@ -132,7 +139,9 @@ def cut(name: str) -> Callable[..., Any]:
 
 def trim_zeros(ns: Any, x: Any, trim: str = "fb", axis: Any = None) -> Any:
     """`np.trim_zeros`: without the zeros at the front ("f") and at the back ("b")."""
-    axes = range(x.ndim) if axis is None else [a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
+    if not set(trim.lower()) <= {"f", "b"}:
+        raise ValueError(f"trim holds the letters 'f' and 'b' only, not {trim!r}")
+    axes = counted_axes(axis, x.ndim)
     places, key = ns.xp.nonzero(plain(x)), [slice(None)] * x.ndim
     for a in axes:
         first, last = (int(f(places[a])) for f in (ns.xp.min, ns.xp.max)) if len(places[a]) else (0, -1)

@@ -13,8 +13,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ..._errors import ShapeError
 from ..refusals import no_rule
-from .reductions import axes_of, no_out
+from .reductions import axes_of, counted_axes, no_out
 from .ufuncs import is_traced, plain
 
 _PARAMETERS = ("axis", "out", "overwrite_input", "method", "keepdims")
@@ -32,9 +33,10 @@ def order_statistic(ns: Any, x: Any, *args: Any, name: str, **keywords: Any) -> 
     keywords.pop("overwrite_input", None)
     axis, keepdims = axes_of(keywords.pop("axis", None)), bool(keywords.pop("keepdims", False))
     ndim = len(x.shape)
-    axes = sorted(a % ndim for a in (range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)))
+    axes = sorted(counted_axes(axis, ndim))
     kept = [a for a in range(ndim) if a not in axes]
-    rows = ns.reshape(ns.permute_dims(x, (*kept, *axes)), (*(x.shape[a] for a in kept), -1))
+    size = math.prod(x.shape[a] for a in axes)
+    rows = ns.reshape(ns.permute_dims(x, (*kept, *axes)), (*(x.shape[a] for a in kept), size))
     if keywords.get("weights") is not None:
         keywords["weights"] = _weights(ns.xp, keywords["weights"], x.shape, kept, axes)
     y = _between(ns, rows, functools.partial(getattr(ns.xp, name), **keywords))
@@ -48,6 +50,8 @@ def _weights(xp: Any, weights: Any, shape: tuple[int, ...], kept: list[int], axe
     """The weights as rows; they have the shape of the entries or that of the axes."""
     weights = xp.asarray(weights)
     if weights.shape != shape:
+        if tuple(weights.shape) != tuple(shape[a] for a in axes):
+            raise ShapeError(f"weights of shape {weights.shape} for the axes {axes} of an array of shape {shape}")
         wide = tuple(n if a in axes else 1 for a, n in enumerate(shape))
         weights = xp.broadcast_to(xp.reshape(weights, wide), shape)
     return xp.reshape(xp.permute_dims(weights, (*kept, *axes)), (*(shape[a] for a in kept), -1))
@@ -56,6 +60,8 @@ def _weights(xp: Any, weights: Any, shape: tuple[int, ...], kept: list[int], axe
 def _between(ns: Any, rows: Any, statistic: Callable[..., Any]) -> Any:
     """The statistic of each row of x; several quantiles along new first axes."""
     xp, entries = ns.xp, plain(rows)
+    if not entries.shape[-1]:  # nothing to choose from: the sum is 0
+        return ns.sum(rows, axis=-1) + xp.asarray(statistic(entries, axis=-1))
     order = xp.argsort(entries, axis=-1)
     ranks = xp.astype(xp.argsort(order, axis=-1), xp.float64)
     rank = xp.asarray(statistic(xp.where(xp.isnan(entries), math.nan, ranks), axis=-1))
@@ -65,7 +71,8 @@ def _between(ns: Any, rows: Any, statistic: Callable[..., Any]) -> Any:
     low, high = xp.floor(rank), xp.ceil(rank)
 
     def entry(which: Any) -> Any:
-        first = xp.reshape(xp.astype(which, xp.int64), (-1, *rows.shape[:-1]))
+        count = math.prod(which.shape[: which.ndim - rows.ndim + 1])
+        first = xp.reshape(xp.astype(which, xp.int64), (count, *rows.shape[:-1]))
         places = xp.take_along_axis(order, xp.moveaxis(first, 0, -1), axis=-1)
         return ns.reshape(ns.moveaxis(ns.take_along_axis(rows, places, axis=-1), -1, 0), which.shape)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
+from ..._errors import ShapeError
 from ..refusals import no_rule
 from .order import OWN as OF_ORDER
 from .reductions import OWN as REDUCTIONS
@@ -18,13 +20,23 @@ _STATISTICS = {
     "minimum": REDUCTIONS["min"],
 }
 
+_KEYWORDS = {"constant": "constant_values", "empty": "", "linear_ramp": "end_values", "statistic": "stat_length"}
+
 
 def pad(ns: Any, x: Any, pad_width: Any, mode: Any = "constant", **keywords: Any) -> Any:
     """`np.pad` in its modes with a name; `reflect_type="odd"` and functions are refused."""
     own = ns.xp.pad
     if mode in _PICKED and keywords.get("reflect_type", "even") == "even":
         return ns.gather(x, pick=lambda a: own(a, pad_width, mode, **keywords))
-    widths = _pairs(ns, pad_width, x.ndim, int)
+    widths = _pairs(ns, pad_width, max(x.ndim, 1), operator.index)
+    if any(n < 0 for pair in widths for n in pair):
+        raise ValueError(f"np.pad cannot take entries away: pad_width is {pad_width}")
+    widths = widths[: x.ndim]
+    if mode not in ("constant", "empty") and any(n == 0 < sum(pair) for n, pair in zip(x.shape, widths, strict=True)):
+        raise ValueError(f"np.pad with mode={mode!r} of an axis without entries (the shape is {x.shape})")
+    taken = _KEYWORDS.get("statistic" if mode in _STATISTICS else mode)
+    if taken is not None and not set(keywords) <= {taken}:
+        raise ValueError(f"np.pad with mode={mode!r} takes no {', '.join(sorted(set(keywords) - {taken}))}")
     if mode in ("constant", "empty"):
         values = _pairs(ns, keywords.get("constant_values", 0), x.ndim)
         return _padded(ns, x, widths, lambda v, a, side, n: _filled(ns, v, a, values[a][side], n))
@@ -33,6 +45,8 @@ def pad(ns: Any, x: Any, pad_width: Any, mode: Any = "constant", **keywords: Any
         return _padded(ns, x, widths, lambda v, a, side, n: _ramp(ns, v, a, side, ends[a][side], n))
     if mode in _STATISTICS:
         lengths = _pairs(ns, keywords.get("stat_length"), x.ndim)
+        if any(n is not None and n < 0 for pair in lengths for n in pair):
+            raise ValueError(f"np.pad with stat_length={keywords['stat_length']}: a length is not negative")
         return _padded(ns, x, widths, lambda v, a, side, n: _statistic(ns, v, a, side, mode, lengths[a][side], n))
     raise no_rule(f"np.pad with mode={mode!r} and {keywords}" if keywords else f"np.pad with mode={mode!r}")
 
@@ -48,8 +62,12 @@ def _pairs(ns: Any, given: Any, ndim: int, kind: Any = None) -> list[list[Any]]:
         return [[given, given]] * ndim
     rows = list(given)
     if not any(isinstance(r, (list, tuple)) or len(getattr(r, "shape", ())) for r in rows):
-        rows = [rows] if len(rows) < 3 else [[r, r] for r in rows]
+        if len(rows) > 2:
+            raise ShapeError(f"np.pad was given {len(rows)} values in a row; it takes one, or two for both ends")
+        rows = [rows]
     rows = [[r[0], r[-1]] for r in rows]
+    if len(rows) not in (1, ndim):
+        raise ShapeError(f"np.pad was given values for {len(rows)} axes of an array that has {ndim}")
     return [[kind(v) if kind else v for v in row] for row in (rows * ndim if len(rows) == 1 else rows)]
 
 

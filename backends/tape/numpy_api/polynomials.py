@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..._errors import ShapeError
 from ..core import Primitive
 from ..maps import Linear
 from ..refusals import no_rule
@@ -13,9 +14,26 @@ from .joining import arrays_of
 from .ufuncs import as_array, plain
 
 
-def _coefficients(ns: Any, p: Any) -> Any:
+def _array(ns: Any, p: Any, least: int = 1) -> Any:
+    """`p` as an array of so many axes at least; raises `ShapeError` for a number where one axis is wanted."""
     p = p if hasattr(p, "dtype") else ns.asarray(p)
-    return ns.reshape(p, (-1,))
+    if not p.shape and not least:
+        raise ShapeError("the coefficients of a polynomial are along an axis, and an array without axes has none")
+    return p if p.shape else ns.reshape(p, (1,))
+
+
+def _vector(ns: Any, p: Any, what: str = "a polynomial", least: int = 1) -> Any:
+    """`p` as an array of one axis; raises `ShapeError` where it has more."""
+    p = _array(ns, p, least)
+    if p.ndim != 1:
+        raise ShapeError(f"{what} is an array of one axis, not of {p.ndim}")
+    return p
+
+
+def _times(m: int) -> int:
+    if m < 0:
+        raise ValueError(f"the order of a derivative or an integral is not negative, but m is {m}")
+    return m
 
 
 def _trimmed(ns: Any, p: Any) -> Any:
@@ -25,17 +43,17 @@ def _trimmed(ns: Any, p: Any) -> Any:
 
 
 def polyval(ns: Any, p: Any, x: Any) -> Any:
-    """`np.polyval`, by Horner's scheme."""
-    p, x = _coefficients(ns, p), as_array(ns, x)
+    """`np.polyval`, by Horner's scheme; the coefficients are along the first axis of p."""
+    p, x = _array(ns, p, 0), as_array(ns, x)
     y = 0 * x
     for k in range(p.shape[0]):
-        y = y * x + p[k]
+        y = y * x + p[k, ...]
     return y
 
 
 def _summed(sign: int) -> Callable[..., Any]:
     def add(ns: Any, a: Any, b: Any) -> Any:
-        a, b = (_coefficients(ns, v) for v in arrays_of(ns, (a, b)))
+        a, b = (_array(ns, v) for v in arrays_of(ns, (a, b)))
         n = max(a.shape[0], b.shape[0])
         dtype = ns.result_type(plain(a), plain(b))
 
@@ -50,13 +68,13 @@ def _summed(sign: int) -> Callable[..., Any]:
 
 def polymul(ns: Any, a: Any, b: Any) -> Any:
     """`np.polymul`."""
-    return convolve(ns, *(_trimmed(ns, _coefficients(ns, v)) for v in arrays_of(ns, (a, b))))
+    return convolve(ns, *(_trimmed(ns, _vector(ns, v)) for v in arrays_of(ns, (a, b))))
 
 
 def polyder(ns: Any, p: Any, m: int = 1) -> Any:
     """`np.polyder`."""
-    p = _coefficients(ns, p)
-    for _ in range(m):
+    p = _array(ns, p, 0)
+    for _ in range(_times(m)):
         n = p.shape[0] - 1
         p = p[:-1] * ns.backend.asarray([n - k for k in range(n)], like=plain(p))
     return p
@@ -64,9 +82,11 @@ def polyder(ns: Any, p: Any, m: int = 1) -> Any:
 
 def polyint(ns: Any, p: Any, m: int = 1, k: Any = None) -> Any:
     """`np.polyint`, with the constants of integration k."""
-    p = _coefficients(ns, p)
-    constants = [0.0] * m if k is None else list(k) if hasattr(k, "__len__") else [k]
+    p = _vector(ns, p, least=0)
+    constants = [0.0] * _times(m) if k is None else list(_array(ns, k))
     constants = constants * m if len(constants) == 1 else constants
+    if len(constants) < m:
+        raise ShapeError(f"{m} integrals have {m} constants (or one for all), but k holds {len(constants)}")
     for i in range(m):
         n = p.shape[0]
         body, end = arrays_of(ns, (p / ns.backend.asarray([n - j for j in range(n)], like=plain(p)), constants[i]))
@@ -76,7 +96,7 @@ def polyint(ns: Any, p: Any, m: int = 1, k: Any = None) -> Any:
 
 def polydiv(ns: Any, u: Any, v: Any) -> tuple:
     """`np.polydiv`: quotient and remainder, by long division."""
-    u, v = (_coefficients(ns, w) for w in arrays_of(ns, (u, v)))
+    u, v = (_vector(ns, w) for w in arrays_of(ns, (u, v)))
     u, v = u + 0 * v[0], v + 0 * u[0]
     n, quotient = v.shape[0] - 1, []
     while u.shape[0] > n:
@@ -91,10 +111,10 @@ def polydiv(ns: Any, u: Any, v: Any) -> tuple:
 
 def poly(ns: Any, zeros: Any) -> Any:
     """`np.poly`: the polynomial with these zeros."""
-    zeros = zeros if hasattr(zeros, "dtype") else ns.asarray(zeros)
-    if len(zeros.shape) == 2:
+    zeros = _array(ns, zeros)
+    if zeros.ndim == 2 and zeros.shape[0] == zeros.shape[1] > 0:
         raise no_rule("np.poly of a matrix")
-    zeros = ns.reshape(zeros, (-1,))
+    zeros = _vector(ns, zeros, "the zeros of a polynomial, without a square matrix,")
     y = ns.ones((1,), dtype=zeros.dtype, device=ns.device(zeros))
     for k in range(zeros.shape[0]):
         higher, lower = ns.concat([y, 0 * y[:1]]), ns.concat([0 * y[:1], y])
@@ -113,12 +133,15 @@ def _roots(ns: Any, r: Any, p: Any) -> Linear:
 
 def roots(ns: Any, p: Any) -> Any:
     """`np.roots`."""
-    return Primitive("np.roots", ns.xp.roots, (_roots,))(_trimmed(ns, _coefficients(ns, p)))
+    return Primitive("np.roots", ns.xp.roots, (_roots,))(_trimmed(ns, _vector(ns, p)))
 
 
 def vander(ns: Any, x: Any, N: int | None = None, increasing: bool = False) -> Any:  # noqa: N803, RUF100
     """`np.vander`: the powers of x, the highest first."""
+    x = _vector(ns, x, "the argument of np.vander", 0)
     n = x.shape[0] if N is None else N
+    if n < 0:
+        raise ValueError(f"np.vander has N columns, but N is {N}")
     columns = [ns.broadcast_to(1 + 0 * x, x.shape)] if n else []
     while len(columns) < n:
         columns.append(columns[-1] * x)
@@ -133,9 +156,15 @@ def polyfit(ns: Any, x: Any, y: Any, deg: int, rcond: Any = None, full: bool = F
     if full or cov:
         raise no_rule("np.polyfit with full or cov")
     x, y = arrays_of(ns, (x, y))
+    if deg < 0:
+        raise ValueError(f"the degree of a polynomial is not negative, but deg is {deg}")
+    w = w if w is None or hasattr(w, "dtype") else ns.xp.asarray(w)
+    if x.ndim != 1 or not x.shape[0] or y.ndim not in (1, 2) or y.shape[0] != x.shape[0]:
+        raise ShapeError(f"np.polyfit of x of shape {x.shape} and y of shape {y.shape}: both need the same first axis")
+    if w is not None and w.shape != x.shape:
+        raise ShapeError(f"np.polyfit needs a weight for each point, but w has the shape {w.shape}, x {x.shape}")
     powers = vander(ns, x, deg + 1)
     if w is not None:
-        w = w if hasattr(w, "dtype") else ns.xp.asarray(w)
         powers = ns.expand_dims(w, axis=-1) * powers
         y = y * (w if len(y.shape) == 1 else ns.expand_dims(w, axis=-1))
     scale = ns.sqrt(ns.sum(ns.real(powers * ns.conj(powers)) if ns.is_complex(powers) else powers * powers, axis=0))

@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ..._errors import ShapeError
 from ..refusals import refuse
+from ..rules.composed import one_axis
 from .ufuncs import as_array, cast, plain
 
 
@@ -22,6 +24,16 @@ def no_out(name: str, out: Any) -> None:
 def axes_of(axis: Any) -> Any:
     """An axis or a tuple of axes, where NumPy takes a list too."""
     return tuple(axis) if isinstance(axis, list) else axis
+
+
+def counted_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """An axis, several or (for None) all of them, from the front; raises `ShapeError` for one that is not there."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(one_axis(a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"the axes {axis} name one of {ndim} axes twice")
+    return axes
 
 
 def _masked(ns: Any, x: Any, where: Any, fill: Any) -> Any:
@@ -91,8 +103,7 @@ def mean(ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, 
 
 
 def _dropped(ns: Any, y: Any, axis: Any) -> Any:
-    axes = range(len(y.shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = {a % len(y.shape) for a in axes}
+    axes = counted_axes(axis, len(y.shape))
     return ns.reshape(y, tuple(n for i, n in enumerate(y.shape) if i not in axes))
 
 
@@ -115,8 +126,12 @@ def variance(ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = No
 
 def deviation(ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0,
               keepdims: Any = False, **more: Any) -> Any:  # fmt: skip
-    """`np.std`: √var."""
-    return ns.sqrt(variance(ns, x, axis, dtype, out, ddof, keepdims, **more))
+    """`np.std`: √var; where all entries are equal, a corner of the function, its derivative is taken as 0."""
+    square = variance(ns, x, axis, dtype, out, ddof, keepdims, **more)
+    still = plain(square) == 0
+    if not bool(ns.xp.any(still)):
+        return ns.sqrt(square)
+    return ns.where(still, ns.zeros_like(square), ns.sqrt(ns.where(still, ns.ones_like(square), square)))
 
 
 def average(ns: Any, x: Any, axis: Any = None, weights: Any = None, returned: bool = False, *,
@@ -127,13 +142,17 @@ def average(ns: Any, x: Any, axis: Any = None, weights: Any = None, returned: bo
         y = ns.mean(x, axis=axis, keepdims=keepdims)
         return (y, ns.xp.full_like(plain(y), math.prod(x.shape) / max(math.prod(y.shape), 1))) if returned else y
     weights = weights if hasattr(weights, "shape") else ns.xp.asarray(weights)
+    axes = counted_axes(axis, x.ndim)
     if weights.shape != x.shape:
-        axes = [a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))]
+        if axis is None or tuple(weights.shape) != tuple(x.shape[a] for a in axes):
+            raise ShapeError(f"weights of shape {weights.shape} for the axes {axis} of an array of shape {x.shape}")
         order = sorted(range(len(axes)), key=lambda k: axes[k])
         weights = ns.permute_dims(weights, tuple(order)) if len(order) > 1 else weights
         weights = ns.reshape(weights, tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
         weights = ns.broadcast_to(weights, x.shape)
     weight = ns.sum(weights, axis=axis, keepdims=keepdims)
+    if bool(ns.xp.any(plain(weight) == 0)):
+        raise ZeroDivisionError("the weights of np.average sum to zero")
     y = ns.sum(x * weights, axis=axis, keepdims=keepdims) / weight
     return (y, ns.broadcast_to(weight, y.shape)) if returned else y
 
@@ -144,6 +163,8 @@ def cov(ns: Any, m: Any, y: Any = None, rowvar: bool = True, bias: bool = False,
 
     def rows(v: Any) -> Any:
         v = as_array(ns, v)
+        if len(v.shape) > 2:
+            raise ShapeError(f"observations are arrays of two axes at most, not of the shape {v.shape}")
         if len(v.shape) < 2:
             return ns.reshape(v, (1, -1))
         return v if rowvar else v.T
@@ -152,13 +173,17 @@ def cov(ns: Any, m: Any, y: Any = None, rowvar: bool = True, bias: bool = False,
     if y is not None:
         x = ns.concat([x, rows(cast(ns, y, dtype))], axis=0)
     ddof = (0 if bias else 1) if ddof is None else ddof
+    if ddof != int(ddof):
+        raise ValueError(f"ddof is an integer, not {ddof}")
     if fweights is None and aweights is None:
         w, count = None, x.shape[1] - ddof
     else:
+        ns.xp.cov(plain(x), ddof=ddof, fweights=plain(fweights), aweights=plain(aweights))  # it checks the weights
         w = 1.0 if fweights is None else ns.xp.asarray(plain(fweights))
         w = w if aweights is None else w * (aweights if hasattr(aweights, "shape") else ns.xp.asarray(aweights))
         size = ns.sum(w)
         count = size - (ddof if aweights is None or not ddof else ddof * ns.sum(w * aweights) / size)
+    count = count if plain(count) > 0 else 0 * count
     d = x - average(ns, x, axis=1, weights=None if w is None else ns.broadcast_to(w, x.shape), keepdims=True)
     return ns.squeeze(ns.matmul(d if w is None else d * w, ns.adjoint(d)) / count, _ones(x.shape[0]))
 

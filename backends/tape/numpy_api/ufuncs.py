@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ..._errors import ShapeError
 from ..array import Traced, is_moving, raw, substituted
 from ..core import Primitive
 from ..maps import IDENTITY, Map, Scale, scale
@@ -88,11 +89,19 @@ def _split_exponent(ns: Any, x: Any) -> tuple:
     return Primitive("np.frexp", lambda v: own(v)[0], (_frexp,))(x), own(plain(x))[1]
 
 
+def _check_product(name: str, a: Any, x: Any, inner: int) -> None:
+    left, right = (tuple(getattr(v, "shape", ())) for v in (a, x))
+    if len(left) < 2 or not right or left[inner] != right[-1]:
+        raise ShapeError(f"np.{name} of a matrix of shape {left} and a vector of shape {right}")
+
+
 def _matvec(ns: Any, a: Any, x: Any) -> Any:
+    _check_product("matvec", a, x, -1)
     return ns.matmul(a, ns.expand_dims(x, axis=-1))[..., 0]
 
 
 def _vecmat(ns: Any, x: Any, a: Any) -> Any:
+    _check_product("vecmat", a, x, -2)
     x = ns.conj(x) if ns.is_complex(x) else x
     return ns.matmul(ns.expand_dims(x, axis=-2), a)[..., 0, :]
 
@@ -155,6 +164,8 @@ def fold(ns: Any, f: Callable[..., Any], x: Any, axis: int, start: Any = None) -
 
 def accumulate(ns: Any, name: str, f: Callable[..., Any], x: Any, axis: int = 0) -> Any:
     """The running results of f along an axis, as an array."""
+    if not x.shape:
+        raise TypeError(f"np.{name}.accumulate needs an axis, and an array without axes has none")
     if name in ("add", "multiply"):
         return getattr(ns, "cumulative_sum" if name == "add" else "cumulative_prod")(x, axis=axis)
     return ns.stack(fold(ns, f, x, axis), axis=axis) if x.shape[axis] else x
@@ -163,6 +174,8 @@ def accumulate(ns: Any, name: str, f: Callable[..., Any], x: Any, axis: int = 0)
 def reduceat(ns: Any, f: Callable[..., Any], x: Any, indices: Any, axis: int = 0) -> Any:
     """Reductions of the slices between neighbouring indices; a single entry where they do not increase."""
     starts = [int(i) for i in plain(indices)]
+    if any(not 0 <= i < x.shape[axis] for i in starts):
+        raise IndexError(f"reduceat: the indices {starts} along an axis of {x.shape[axis]} entries")
     stops = [*starts[1:], x.shape[axis]]
     pieces = [slice(i, j) if i < j else slice(i, i + 1) for i, j in zip(starts, stops, strict=True)]
     return ns.stack([fold(ns, f, ns.take_slice(x, axis, p), axis)[-1] for p in pieces], axis=axis)
