@@ -102,6 +102,31 @@ def check_derivatives(f, arrays, order=2):
         check_derivatives(lambda *a: nf.vjp(f, *a)[1](w)[0], arrays, order - 1)
 
 
+# -- corners of elementwise functions ---------------------------------------------------------------------------------
+CORNERS = {
+    "complex number times a number": (lambda x: nf.namespace(x).real(1j * x * (-1j)), 2.0, 1.0, 0.0),
+    "asin at the end": (lambda x: nf.namespace(x).asin(x), 1.0, np.inf, None),
+    "acos at the end": (lambda x: nf.namespace(x).acos(x), -1.0, -np.inf, None),
+    "power of a negative number": (lambda x: (-2.0) ** x, 2.0, np.nan, np.nan),
+    "hypot at zero": (lambda x: nf.namespace(x).hypot(x, 0 * x), 0.0, 0.0, 0.0),
+    "zeroth power at zero": (lambda x: x**0, 0.0, 0.0, 0.0),
+    "first power at zero": (lambda x: x**1.0, 0.0, 1.0, 0.0),
+    "square at zero": (lambda x: x**2, 0.0, 0.0, 2.0),
+    "one and a half at zero": (lambda x: x**1.5, 0.0, 0.0, np.inf),
+    "NumPy's deviation of one number": (lambda x: np.std(x), 3.5, 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_corners(name):
+    f, x, first, second = CORNERS[name]
+    x = np.array(x)
+    with np.errstate(all="ignore"):
+        found = nf.grad(f)(x)
+        assert np.array_equal(found, first, equal_nan=True) and found.dtype == np.float64
+        assert second is None or np.array_equal(nf.grad(nf.grad(f))(x), second, equal_nan=True)
+
+
 # -- the standard deviation of equal numbers ---------------------------------------------------------------------------
 @pytest.mark.parametrize("x", [np.full((2, 3), 1.5), np.array([[1.0, 2.0, 4.0], [3.0, 3.0, 3.0]]), np.ones((1, 1))])
 def test_the_deviation_of_equal_numbers_has_derivative_zero(x):
