@@ -6,8 +6,10 @@ the arguments, Python's numbers and other objects are constants, and a function 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,6 +57,7 @@ def value_and_grad(
 
     With `has_aux`, f returns `(value, aux)` and the result is `((value, aux), gradient)`.
     """
+    argnums = _numbers(argnums)
 
     def evaluate(*args: Tree, **keywords: Any) -> tuple[Any, Any]:
         backend = backend_of(*args, keywords) if keywords else backend_of(*args)
@@ -123,6 +126,7 @@ def jacobian(f: Callable[..., Array], argnums: int | Sequence[int] = 0) -> Calla
     those. With respect to a complex array, f must be holomorphic. Raises `ShapeError` for trees and `DTypeError`
     for a value or argument that is not floating point, and for a real function of a complex array.
     """
+    argnums = _numbers(argnums)
 
     def matrix(*args: Tree, **keywords: Any) -> Any:
         backend = backend_of(*args, keywords)
@@ -170,6 +174,7 @@ def hessian(f: Callable[..., Array], argnums: int | Sequence[int] = 0) -> Callab
 
     A tuple of tuples for a sequence of `argnums`: `[i][j]` is the derivative by the j-th of the gradient by the i-th.
     """
+    argnums = _numbers(argnums)
 
     def matrix(*args: Tree, **keywords: Any) -> Any:
         backend = backend_of(*args, keywords)
@@ -238,6 +243,16 @@ def _single(x: Any) -> Array:
     if not hasattr(x, "dtype"):
         raise ShapeError("jacobian and hessian take single arrays; for trees use jvp, vjp, linearize or hvp")
     return x
+
+
+def _numbers(argnums: Any) -> int | tuple[int, ...]:
+    """`argnums`, if it is an integer or a sequence of integers, of Python or NumPy."""
+    with contextlib.suppress(TypeError):
+        return operator.index(argnums)
+    try:
+        return tuple(map(operator.index, argnums))
+    except TypeError:
+        raise TypeError(f"argnums={argnums!r} is neither an integer nor a sequence of integers") from None
 
 
 def _places(backend: Backend, args: tuple, argnums: int | Sequence[int]) -> list[int]:

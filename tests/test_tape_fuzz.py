@@ -181,7 +181,7 @@ def arrangement(rng, x):
         "tile": lambda xp, x: xp.tile(x, (2,) * n),
         "vecdot": lambda xp, x: xp.vecdot(x, 2 * x + 1, axis=-1),
     }
-    if x.dtype.kind == "f" and float(np.min(gaps, initial=1)) > 1e-2:
+    if x.dtype.kind == "f" and bool(np.all(np.asarray(gaps, dtype=float) > 1e-2)):
         ways["max"] = lambda xp, x: xp.max(x, axis=which, keepdims=keep)
         ways["sort"] = lambda xp, x: xp.sort(x, axis=axis, descending=keep)
         ways["var"] = lambda xp, x: xp.var(x + 1, axis=which, keepdims=keep)

@@ -214,6 +214,59 @@ def test_arrays_with_arithmetic_of_their_own_are_refused(name):
             call()
 
 
+@pytest.mark.parametrize("name", ["matrix", "MaskedArray"])
+def test_constants_with_arithmetic_of_their_own_are_refused(name):
+    constant = foreign()[name]
+    for f in (lambda x: np.sum(x * constant), lambda x: x + constant, lambda x: np.where(X33 > 0, x, constant)):
+        with pytest.raises(TypeError, match=f"NumPy's {name}"):
+            nf.vjp(f, X33)
+
+
+def test_sparse_matrices_and_arrays_of_other_libraries_are_refused():
+    """The product of an array and a sparse matrix is that of matrices; JAX's arrays would make it single precision."""
+    sparse = pytest.importorskip("scipy.sparse")
+    strict = pytest.importorskip("array_api_strict")
+    for constant in (sparse.csr_matrix(X33), sparse.csr_array(X33), strict.asarray(X33)):
+        for f in (lambda x, c=constant: x * c, lambda x, c=constant: x @ c):
+            with pytest.raises(nf.BackendMismatchError, match="met arrays of numpy"):
+                nf.vjp(f, X33)
+    for other in (None, "text", {}):
+        with pytest.raises(TypeError, match="neither an array nor a number"):
+            nf.vjp(lambda x, other=other: x * other, X33)
+
+
+def test_lists_are_arrays():
+    numbers = [1.0, 2.0, 3.0]
+    for f in (
+        lambda x, c: x + c, lambda x, c: x - c, lambda x, c: x * c, lambda x, c: x / c, lambda x, c: x**c,
+        lambda x, c: x @ c, lambda x, c: c - x, lambda x, c: np.maximum(c, x),
+    ):  # fmt: skip
+        x = np.array([0.5, 1.5, 3.5])
+        assert np.array_equal(
+            nf.jacobian(lambda x, f=f: f(x, numbers))(x), nf.jacobian(lambda x, f=f: f(x, np.array(numbers)))(x)
+        )
+    assert np.array_equal(nf.grad(lambda x: np.sum(x * [x[0], 1.0, x[2]]))(x), [1.0, 1.0, 7.0])
+
+
+def test_object_arrays_are_refused():
+    with pytest.raises(nf.DTypeError, match="object"):
+        nf.grad(lambda x: np.sum(x * np.array([1, 2, 3], dtype=object)))(X3)
+
+
+def test_a_complex_power_keeps_single_precision():
+    z = np.ones(2, np.complex64)
+    assert nf.jvp(lambda z: z ** (0.3 + 0.2j), (z,), (z,))[1].dtype == np.complex64
+
+
+@pytest.mark.parametrize("transform", [nf.grad, nf.value_and_grad, nf.jacobian, nf.hessian])
+def test_argnums_are_integers(transform):
+    for wrong in ("x", 0.0, None, (0, "x")):
+        with pytest.raises(TypeError, match="argnums="):
+            transform(np.sum, wrong)
+    at = np.int64(0)
+    assert np.array_equal(transform(np.sum, at)(X3)[-1], transform(np.sum, 0)(X3)[-1])
+
+
 @pytest.mark.parametrize(
     "array",
     [X33[::-1, ::2], np.asfortranarray(X23), X33.astype(">f8"), np.rec.array(X3), np.broadcast_to(X3, (2, 3))],

@@ -59,6 +59,8 @@ class Binary(Primitive):
             return self.raw(a, b, **static)
         if tape.substitutes or not tape.is_open or not tape.level or (other and other.substitutes):
             return super().__call__(*args, **static)
+        if other is None and type(b if of_a else a) not in tape.ns.operands:
+            return self(tape.ns.operand(a), tape.ns.operand(b), **static)
         x = a.value if of_a is tape else a
         y = b.value if of_b is tape else b
         nested = isinstance(x, Traced) or isinstance(y, Traced)

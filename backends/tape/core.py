@@ -127,13 +127,15 @@ class Primitive:
         if len(args) > self.count:
             static.update(zip(self.names, args[self.count :], strict=False))
             args = args[: self.count]
-        low, nested = [], False
+        low, nested, operands = [], False, top.ns.operands
         for a in args:
             if isinstance(a, Traced):
                 if a._tape is top:
                     a = a.value
                 if isinstance(a, Traced):
                     nested = True
+            elif type(a) not in operands:
+                return self(*map(top.ns.operand, args), **static)
             low.append(a)
         out = self(*low, **static) if nested else self.raw(*low, **static)
         if type(out) is complex:  # of a Python complex number and a NumPy scalar, which is a Python float as well

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .._errors import DTypeError
+
 
 class Map(Protocol):
     """A linear map between spaces of arrays, with its adjoint."""
@@ -186,6 +188,8 @@ class Fitted:
         self.ns, self.inner, self.axes = ns, inner, None
         self.shapes = None if argument.shape == out.shape else (argument.shape, out.shape)
         self.dtypes = None if argument.dtype == out.dtype else (argument.dtype, out.dtype)
+        if self.dtypes is not None and not ns.backend.is_inexact(out):
+            raise DTypeError(f"arrays of dtype {argument.dtype} became one of dtype {out.dtype}: it has no derivative")
 
     def push(self, t: Any) -> Any:
         """inner(t), broadcast and promoted."""

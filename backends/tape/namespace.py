@@ -12,6 +12,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from .._errors import BackendMismatchError
 from .array import Traced, constants, is_moving, raw
 from .calls import make_primitive
 from .core import MultiPrimitive, Primitive
@@ -145,6 +148,8 @@ class TracedNamespace(_Space):
         self.backend, self.xp = backend, backend.xp
         super().__init__(self, backend.xp, "")
         self._complex: dict[Any, bool] = {}
+        #: types whose arithmetic with this library's arrays is that of arrays; see `operand`
+        self.operands: set[type] = {bool, complex, float, int}
         if hasattr(self.xp, "linalg"):
             self.linalg = _Linalg(self, self.xp.linalg, "linalg.")
         if hasattr(self.xp, "fft"):
@@ -163,6 +168,26 @@ class TracedNamespace(_Space):
             elif type(v) in (list, tuple) and self.any_inexact(v):
                 return True
         return False
+
+    def operand(self, value: Any) -> Any:
+        """`value` as an operand beside a traced array; lists become arrays.
+
+        Raises `BackendMismatchError` for arrays of another library, and `TypeError` for what is no array or number:
+        its product with an array may be anything, and no rule knows.
+        """
+        if isinstance(value, Traced):
+            return value
+        if isinstance(value, (bool, complex, float, int, np.generic)) or self.backend.owns(value):
+            self.operands.add(type(value))
+            return value
+        if isinstance(value, (list, tuple)):
+            return self.asarray(value) if _any_traced(value) else self.backend.asarray(value)
+        name = f"{type(value).__module__}.{type(value).__name__}"
+        if hasattr(value, "shape"):
+            raise BackendMismatchError(
+                f"a {name} met arrays of {self.backend.name} that are being differentiated: make it one of them first"
+            )
+        raise TypeError(f"a {name} met arrays that are being differentiated: it is neither an array nor a number")
 
     def _rule(self, name: str) -> Any:
         if name == "to_device":

@@ -50,7 +50,7 @@ def _one_minus_square(ns: Any, x: Any) -> Any:
 
 
 def _power_base(ns: Any, y: Any, a: Any, b: Any) -> Any:
-    if isinstance(b, (int, float)):
+    if isinstance(b, (int, float, complex)):
         return 2 * a if b == 2 else b * a ** (b - 1) if b else 0.0
     return b * a ** ns.where(b == 0, ns.zeros_like(b), b - 1)
 
