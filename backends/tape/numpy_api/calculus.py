@@ -10,9 +10,8 @@ from ..._errors import ShapeError
 from ..core import Primitive
 from ..maps import Linear
 from ..refusals import no_rule
-from ..rules.composed import one_axis
+from ..rules.composed import counted_axes, one_axis
 from .joining import arrays_of
-from .reductions import counted_axes
 from .ufuncs import cast, is_traced, plain
 
 

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .reductions import counted_axes, no_out
+from ..rules.composed import counted_axes
+from .reductions import no_out
 from .ufuncs import as_array, plain
 
 

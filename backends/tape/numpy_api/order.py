@@ -15,7 +15,8 @@ from typing import Any
 
 from ..._errors import ShapeError
 from ..refusals import no_rule
-from .reductions import axes_of, counted_axes, no_out
+from ..rules.composed import counted_axes
+from .reductions import axes_of, no_out
 from .ufuncs import is_traced, plain
 
 _PARAMETERS = ("axis", "out", "overwrite_input", "method", "keepdims")

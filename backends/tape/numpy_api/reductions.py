@@ -11,7 +11,7 @@ from typing import Any
 
 from ..._errors import ShapeError
 from ..refusals import refuse
-from ..rules.composed import one_axis
+from ..rules.composed import counted_axes, root_of_variance
 from .ufuncs import as_array, cast, plain
 
 
@@ -24,16 +24,6 @@ def no_out(name: str, out: Any) -> None:
 def axes_of(axis: Any) -> Any:
     """An axis or a tuple of axes, where NumPy takes a list too."""
     return tuple(axis) if isinstance(axis, list) else axis
-
-
-def counted_axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """An axis, several or (for None) all of them, from the front; raises `ShapeError` for one that is not there."""
-    if axis is None:
-        return tuple(range(ndim))
-    axes = tuple(one_axis(a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
-    if len(set(axes)) < len(axes):
-        raise ShapeError(f"the axes {axis} name one of {ndim} axes twice")
-    return axes
 
 
 def _masked(ns: Any, x: Any, where: Any, fill: Any) -> Any:
@@ -126,12 +116,8 @@ def variance(ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = No
 
 def deviation(ns: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0,
               keepdims: Any = False, **more: Any) -> Any:  # fmt: skip
-    """`np.std`: √var; where all entries are equal, a corner of the function, its derivative is taken as 0."""
-    square = variance(ns, x, axis, dtype, out, ddof, keepdims, **more)
-    still = plain(square) == 0
-    if not bool(ns.xp.any(still)):
-        return ns.sqrt(square)
-    return ns.where(still, ns.zeros_like(square), ns.sqrt(ns.where(still, ns.ones_like(square), square)))
+    """`np.std`: √var."""
+    return root_of_variance(ns, variance(ns, x, axis, dtype, out, ddof, keepdims, **more))
 
 
 def average(ns: Any, x: Any, axis: Any = None, weights: Any = None, returned: bool = False, *,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._errors import ShapeError
-from ..array import raw
+from ..array import raw, substituted
 from ..core import Primitive
 from . import creation
 from .structure import concat_map
@@ -38,8 +38,8 @@ def one_axis(axis: Any, ndim: int) -> int:
     return axis % ndim
 
 
-def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """One axis, several or all of them, counted from the front."""
+def counted_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """An axis, several or (for None) all of them, from the front; raises `ShapeError` for one that is not there."""
     if axis is None:
         return tuple(range(ndim))
     axes = tuple(one_axis(a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
@@ -49,7 +49,7 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def _count(x: Any, axis: Any) -> int:
-    return math.prod(x.shape[a] for a in _axes(axis, x.ndim))
+    return math.prod(x.shape[a] for a in counted_axes(axis, x.ndim))
 
 
 def mean(ns: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
@@ -65,9 +65,13 @@ def var(ns: Any, x: Any, *, axis: Any = None, correction: float = 0.0, keepdims:
 
 
 def std(ns: Any, x: Any, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Any:
-    """√var; where all entries are equal, a corner of the function, its derivative is taken as 0."""
-    square = var(ns, x, axis=axis, correction=correction, keepdims=keepdims)
-    still = raw(square) == 0
+    """√var."""
+    return root_of_variance(ns, var(ns, x, axis=axis, correction=correction, keepdims=keepdims))
+
+
+def root_of_variance(ns: Any, square: Any) -> Any:
+    """√square; where all entries were equal, a corner of the standard deviation, its derivative is taken as 0."""
+    still = raw(substituted(square)) == 0
     if not bool(ns.xp.any(still)):
         return ns.sqrt(square)
     return ns.where(still, ns.zeros_like(square), ns.sqrt(ns.where(still, ns.ones_like(square), square)))
@@ -75,7 +79,7 @@ def std(ns: Any, x: Any, *, axis: Any = None, correction: float = 0.0, keepdims:
 
 def prod(ns: Any, x: Any, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
     """Π x by halves, so that zeros among the factors are no exception."""
-    axes = _axes(axis, x.ndim)
+    axes = counted_axes(axis, x.ndim)
     kept = tuple(a for a in range(x.ndim) if a not in axes)
     y = ns.permute_dims(x, kept + axes) if axes else x
     y = ns.reshape(y, tuple(x.shape[a] for a in kept) + (_count(x, axes),))
@@ -148,7 +152,7 @@ def moveaxis(ns: Any, x: Any, source: Any, destination: Any) -> Any:
     """Axes moved to new places."""
     if source is None or destination is None:
         raise ShapeError("moveaxis needs to be told which axes, and where to")
-    sources, targets = _axes(source, x.ndim), _axes(destination, x.ndim)
+    sources, targets = counted_axes(source, x.ndim), counted_axes(destination, x.ndim)
     order = [a for a in range(x.ndim) if a not in sources]
     for target, origin in sorted(zip(targets, sources, strict=True)):
         order.insert(target, origin)
@@ -201,7 +205,7 @@ def tensordot(ns: Any, a: Any, b: Any, *, axes: Any = 2) -> Any:
     """Contraction of several axes, by one matrix product."""
     if isinstance(axes, int):
         axes = tuple(range(-axes, 0)), tuple(range(axes))
-    of_a, of_b = _axes(tuple(axes[0]), a.ndim), _axes(tuple(axes[1]), b.ndim)
+    of_a, of_b = counted_axes(tuple(axes[0]), a.ndim), counted_axes(tuple(axes[1]), b.ndim)
     if [a.shape[i] for i in of_a] != [b.shape[i] for i in of_b]:
         raise ShapeError(f"tensordot over the axes {of_a} of shape {a.shape} and {of_b} of shape {b.shape}")
     left = tuple(i for i in range(a.ndim) if i not in of_a)
