@@ -30,7 +30,7 @@ from ._jax_leaves import (
 from ._jax_linear import linear_map
 from ._jax_namespace import xp
 from ._lyapunov import lyapunov_form
-from ._trees import Skeleton
+from ._trees import Skeleton, on_node
 
 _map = jax.tree_util.tree_map
 
@@ -275,6 +275,7 @@ class JaxBackend(Backend):
 
 def make() -> Backend:
     """The one instance."""
+    on_node(jax.tree_util.register_pytree_node)
     return JaxBackend()
 
 

@@ -17,6 +17,29 @@ NAMESPACE = "nestfold"
 _CONTAINERS = (dict, list, tuple)
 
 
+#: every type of node that nestfold made, `type, flatten, unflatten`, and who wants to hear of new ones
+_nodes: list[tuple[type, Any, Any]] = []
+_listeners: list[Callable[[type, Any, Any], None]] = []
+
+
+def register_node(cls: type, flatten: Callable[[Any], tuple[Any, Any]], unflatten: Callable[[Any, Any], Any]) -> None:
+    """Make instances of `cls` trees: `flatten(node)` gives `children, structure`; `unflatten(structure, children)`.
+
+    JAX hears of it too, as soon as its adapter is loaded.
+    """
+    optree.register_pytree_node(cls, flatten, unflatten, namespace=NAMESPACE)
+    _nodes.append((cls, flatten, unflatten))
+    for listener in _listeners:
+        listener(cls, flatten, unflatten)
+
+
+def on_node(listener: Callable[[type, Any, Any], None]) -> None:
+    """Call `listener` with every type of node, those that are known and those to come."""
+    _listeners.append(listener)
+    for node in _nodes:
+        listener(*node)
+
+
 def _is_leaf(tree: Any) -> bool:
     return hasattr(tree, "shape") and hasattr(tree, "dtype") and not isinstance(tree, _CONTAINERS)
 

@@ -4,7 +4,9 @@ x, y points · u, v tangent vectors, in ambient coordinates · w ambient covecto
 a any ambient array · z standard normal noise · … batch axes, always leading.
 
 A class here is an interface or a leaf: abstract methods are implemented once, the others are final. What a
-manifold lacks is absent from its type (`isinstance(M, Geodesic)`) instead of raising at run time.
+manifold lacks is absent from its type (`isinstance(M, Geodesic)`) instead of raising at run time:
+
+    Manifold ⊃ Exponential ⊃ Logarithmic ⊃ Geodesic;  besides: InverseRetraction, Curvature, Quotient, Congruence
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from ..backends import ShapeError, backend_of, namespace
 from ..backends._trees import leaves, tree_map
 from ._checks import check_point, leading_axes, leaf_shapes, shape_map, tolerance
 from ._linalg import dot
+from ._parameters import Parametrized
 from ._smooth import root
 
 Array = Any
@@ -25,11 +28,13 @@ Array = Any
 Point = Any
 
 
-class Manifold(ABC):
+class Manifold(Parametrized, ABC):
     """A Riemannian manifold, seen through ambient coordinates of shape `(..., *shape)`.
 
     Immutable and framework-free: no device, dtype, random state or batch size of its own. Points and vectors
     broadcast against each other over their leading axes. Every pairing is the real one, Re⟨conj(a), b⟩.
+
+    A manifold is a tree (see `Parametrized`): its array parameters, named in `parameters`, are leaves.
     """
 
     # -- primitives ---------------------------------------------------------------------------------
@@ -189,12 +194,16 @@ class Congruence(Manifold):
         """The matrix l."""
 
 
-class Geodesic(Manifold):
-    """A manifold whose geodesics are known in closed form."""
+class Exponential(Manifold):
+    """A manifold whose geodesics are known, in closed form or by a convergent method."""
 
     @abstractmethod
     def exp(self, x: Point, u: Point) -> Point:
         """The end of the geodesic that leaves `x` with velocity `u`, at time 1."""
+
+
+class Logarithmic(Exponential):
+    """A manifold on which the shortest geodesic between two points is known."""
 
     @abstractmethod
     def log(self, x: Point, y: Point) -> Point:
@@ -203,10 +212,6 @@ class Geodesic(Manifold):
     @abstractmethod
     def squared_dist(self, x: Point, y: Point) -> Array:
         """dist(x, y)², smooth also at x = y (gradient 0, Hessian 2 I): the one to use in costs."""
-
-    @abstractmethod
-    def parallel_transport(self, x: Point, y: Point, u: Point) -> Point:
-        """`u` carried from T_xM to T_yM along the shortest geodesic: a linear isometry."""
 
     @final
     def dist(self, x: Point, y: Point) -> Array:
@@ -218,6 +223,50 @@ class Geodesic(Manifold):
     def geodesic(self, x: Point, y: Point, t: Any) -> Point:
         """The point at time `t` (a number, or an array of batch shape) between x (t = 0) and y (t = 1)."""
         return self.exp(x, self.scale(t, self.log(x, y)))
+
+
+class Geodesic(Logarithmic):
+    """A manifold on which parallel transport along the shortest geodesic is known as well."""
+
+    @abstractmethod
+    def parallel_transport(self, x: Point, y: Point, u: Point) -> Point:
+        """`u` carried from T_xM to T_yM along the shortest geodesic: a linear isometry."""
+
+
+class InverseRetraction(Manifold):
+    """A manifold whose `retract` can be undone."""
+
+    @abstractmethod
+    def inverse_retract(self, x: Point, y: Point) -> Point:
+        """The tangent u at `x` with retract(x, u) = y, for y near x."""
+
+
+class Curvature(Manifold):
+    """A manifold of which these are known, exactly or as bounds; each docstring says which."""
+
+    @abstractmethod
+    def injectivity_radius(self, x: Point) -> Array:
+        """How far exp at `x` is one to one, shape `(...)`; inf where it always is."""
+
+    @abstractmethod
+    def curvature_bounds(self, x: Point) -> tuple[Array, Array]:
+        """`low, high` with low ≤ K ≤ high for all sectional curvatures K at `x`, shape `(...)`."""
+
+
+class Quotient(Manifold):
+    """A manifold whose points are classes of arrays x ~ x·g, g in a group; vectors are horizontal lifts at x.
+
+    `project` is the projector onto the horizontal space. Costs must be invariant, f(x·g) = f(x): the vertical part
+    of their covector vanishes then, and `vertical` tells when it does not.
+    """
+
+    @abstractmethod
+    def align(self, x: Point, y: Point) -> Point:
+        """The representative of y's class that is nearest to `x`."""
+
+    @abstractmethod
+    def vertical(self, x: Point, w: Point) -> Array:
+        """|the part of w that acts along the class of x|, shape `(...)`: 0 for the covector of an invariant cost."""
 
 
 def differential(f: Callable[[Point], Array], x: Point) -> Point:

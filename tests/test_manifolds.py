@@ -1,7 +1,5 @@
 """Every manifold obeys the laws on every backend, agrees across backends, and with independent references."""
 
-from dataclasses import dataclass
-
 import mpmath
 import numpy as np
 import pytest
@@ -9,160 +7,32 @@ import scipy.linalg
 
 from nestfold.backends import DTypeError, NotOnManifoldError, ShapeError, namespace
 from nestfold.backends._trees import leaves, tree_map
-from nestfold.manifolds import SPD, Euclidean, Geodesic, Manifold, Product, Sphere, Stiefel, cayley, polar
+from nestfold.manifolds import SPD, Euclidean, Geodesic, Product, Sphere, Stiefel, polar
 from nestfold.manifolds import _smooth as smooth
 from nestfold.testing import laws
+from nestfold.testing.cases import CASES
 
-#: name -> manifold, order of its retraction
-CASES = {
-    "numbers": (Euclidean(), 2),
-    "matrices": (Euclidean(3, 2), 2),
-    "sphere": (Sphere(4), 2),
-    "Stiefel": (Stiefel(5, 2), 1),
-    "Stiefel, polar": (Stiefel(5, 2, polar), 2),
-    "Stiefel, Cayley": (Stiefel(5, 2, cayley), 1),
-    "square Stiefel": (Stiefel(3, 3), 1),
-    "SPD": (SPD(3), 2),
-    "product": (Product({"w": Stiefel(5, 2), "b": Euclidean(3)}), 1),
-    "geodesic product": (Product([Sphere(3), {"c": (Euclidean(2), Euclidean())}]), 2),
-    "nested product": (Product((SPD(2), Product({"s": Sphere(3)}))), 2),
-}
 BATCHES = [(), (3,), (2, 0, 4)]
-DTYPES = [np.float64, np.float32]
-#: JAX compiles each case for seconds: by default it tries these, the rest is marked slow
-ON_JAX = {("sphere", (3,)), ("Stiefel", (3,)), ("Stiefel, polar", ()), ("SPD", (3,)), ("product", (2, 0, 4))}
+#: the first manifolds, on which single properties are tried
+NAMES = ["numbers", "matrices", "sphere", "Stiefel", "Stiefel, polar", "SPD", "product", "geodesic product"]
 
 
-def law_cases():
-    for name in CASES:
-        for batch in BATCHES:
-            for dtype in DTYPES:
-                for backend in ("numpy", "array_api_strict", "torch", "jax"):
-                    quick = (name, batch) in ON_JAX and (dtype is np.float64 or name == "Stiefel")
-                    marks = [pytest.mark.slow] if backend == "jax" and not quick else []
-                    yield pytest.param(backend, name, batch, dtype, marks=marks)
+def manifold_of(name):
+    return CASES[name].make(np.zeros(()))
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=NAMES)
 def manifold(request):
-    return CASES[request.param][0]
+    return manifold_of(request.param)
 
 
-@pytest.fixture(params=[name for name, case in CASES.items() if isinstance(case[0], Geodesic)])
+@pytest.fixture(params=["numbers", "sphere", "SPD", "geodesic product"])
 def geodesic(request):
-    return CASES[request.param][0]
+    return manifold_of(request.param)
 
 
 def to_numpy(backend, tree):
     return [backend.to_numpy(a) for a in leaves(tree)]
-
-
-# -- the laws -----------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("backend", "name", "batch", "dtype"), list(law_cases()), indirect=["backend"])
-def test_laws(backend, name, batch, dtype, rng):
-    manifold, order = CASES[name]
-    like = backend.asarray(np.zeros((), dtype))
-    laws.check_manifold(manifold, like, rng, batch=batch, retraction_order=order)
-
-
-@dataclass(frozen=True)
-class Mutant(Manifold):
-    """Another manifold with one method spoilt."""
-
-    of: Manifold
-    method: str
-
-    @property
-    def shape(self):
-        return self.of.shape
-
-    @property
-    def dim(self):
-        return self.of.dim
-
-    def _call(self, name, *args):
-        result = getattr(self.of, name)(*args)
-        return 1.01 * result if name == self.method else result
-
-    def inner(self, x, u, v):
-        return self._call("inner", x, u, v)
-
-    def project(self, x, a):
-        return self._call("project", x, a)
-
-    def sharp(self, x, w):
-        return self._call("sharp", x, w)
-
-    def connection(self, x, w, u):
-        return self._call("connection", x, w, u)
-
-    def retract(self, x, u):
-        return self._call("retract", x, u)
-
-    def transport(self, x, y, u):
-        return self._call("transport", x, y, u)
-
-    def from_noise(self, z):
-        return self._call("from_noise", z)
-
-    def defect(self, x):
-        return self._call("defect", x)
-
-
-METHODS = ["inner", "project", "sharp", "connection", "retract", "transport", "from_noise"]
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["sphere", "SPD", "Stiefel, polar"])
-def test_laws_notice_one_percent(name, method, rng):
-    manifold = CASES[name][0]
-    if isinstance(manifold, SPD) and method in ("from_noise", "retract"):
-        # 1.01 x is positive definite too: a retraction then shows it by R(0) = x, noise not at all
-        expected = [] if method == "from_noise" else ["R(0) = x"]
-    else:
-        expected = None
-    mutant = Mutant(manifold, method)
-    like = np.zeros(())
-    if expected == []:
-        laws.check_manifold(mutant, like, rng, retraction_order=2)
-        return
-    with pytest.raises((AssertionError, NotOnManifoldError)) as error:
-        laws.check_manifold(mutant, like, rng, retraction_order=2)
-    assert all(law in str(error.value) for law in expected or [])
-
-
-def test_laws_notice_an_overridden_final_method(rng):
-    class Bad(Mutant):
-        def norm(self, x, u):
-            return 0.0
-
-    with pytest.raises(AssertionError, match="overrides final norm"):
-        laws.check_manifold(Bad(Sphere(3), ""), np.zeros(()), rng)
-
-
-# -- across backends ----------------------------------------------------------------------------------
-@pytest.mark.parametrize("backend", ["array_api_strict", "torch", "jax"], indirect=True)
-def test_backends_agree(backend, manifold, like64):
-    """The same seed gives the same point, and the same values and derivatives, to 1e-12."""
-
-    def results(like):
-        s = laws.draw(manifold, np.random.default_rng(3), like, (2,))
-        cost = laws._fixed(laws._unsymmetric(manifold), s)
-        found = [s, manifold.inner(s.x, s.u, s.v), manifold.sharp(s.x, s.a), manifold.flat(s.x, s.u)]
-        found += [
-            manifold.gradient(cost, s.x),
-            manifold.hessian(cost, s.x, s.u),
-            manifold.transport(s.x, s.y, s.u),
-        ]
-        if isinstance(manifold, Geodesic):
-            found += [manifold.exp(s.x, s.u), manifold.log(s.x, s.y), manifold.dist(s.x, s.y)]
-            found += [manifold.parallel_transport(s.x, s.y, s.u), manifold.geodesic(s.x, s.y, 0.3)]
-        return found
-
-    there = to_numpy(backend, results(like64))
-    here = leaves(results(np.zeros(())))
-    for got, want in zip(there, here, strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
 # -- independent references ---------------------------------------------------------------------------
@@ -396,7 +266,7 @@ def test_integers_are_refused(backend):
 
 @pytest.mark.parametrize("name", ["sphere", "Stiefel", "SPD", "product"])
 def test_a_point_off_the_manifold_is_refused(backend, like64, name, rng):
-    manifold = CASES[name][0]
+    manifold = manifold_of(name)
     x = manifold.random_point(rng, (3,), like=like64)
     wrong = tree_map(lambda a: a - 1.5, x)
     assert not backend.to_numpy(manifold.contains(wrong)).any()

@@ -57,9 +57,14 @@ from .hypergrad import hypergradient as hypergradient
 from .hypergrad import run as run
 from .hypergrad import solve as solve
 from .manifolds import SPD as SPD
+from .manifolds import Curvature as Curvature
 from .manifolds import Euclidean as Euclidean
+from .manifolds import Exponential as Exponential
 from .manifolds import Geodesic as Geodesic
+from .manifolds import InverseRetraction as InverseRetraction
+from .manifolds import Logarithmic as Logarithmic
 from .manifolds import Manifold as Manifold
 from .manifolds import Product as Product
+from .manifolds import Quotient as Quotient
 from .manifolds import Sphere as Sphere
 from .manifolds import Stiefel as Stiefel

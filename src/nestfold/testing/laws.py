@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..backends import backend_of, namespace
 from ..backends._trees import tree_map
-from ..manifolds import Geodesic, Manifold
+from ..manifolds import Curvature, Exponential, Geodesic, InverseRetraction, Logarithmic, Manifold, Quotient
 
 Array = Any
 #: a cost of a point, given two ambient arrays that keep it from being symmetric
@@ -33,13 +33,13 @@ class Sample(NamedTuple):
     b: Any
 
 
-def draw(manifold: Manifold, rng: Any, like: Array, batch: tuple[int, ...] = ()) -> Sample:
-    """A random sample; u, v have length 3/4 and y, z lie about as near to x, within reach of a logarithm."""
+def draw(manifold: Manifold, rng: Any, like: Array, batch: tuple[int, ...] = (), reach: float = 0.75) -> Sample:
+    """A random sample; u, v have the length `reach` and y, z lie about as near to x, within reach of a logarithm."""
     x = manifold.random_point(rng, batch, like=like)
 
     def tangent() -> Any:
         u = manifold.random_tangent(rng, x)
-        return manifold.scale(0.75 / manifold.norm(x, u), u)
+        return manifold.scale(reach / manifold.norm(x, u), u)
 
     backend = backend_of(like)
     a, b = (tree_map(lambda p: backend.noise(rng, tuple(p.shape), like=p), x) for _ in range(2))
@@ -52,6 +52,11 @@ def gap(manifold: Manifold, p: Any, q: Any) -> Array:
     squared, size = manifold.pair(off, off), manifold.pair(q, q)
     xp = namespace(squared)
     return xp.sqrt(squared) / (1 + xp.sqrt(size))
+
+
+def apart(m: Manifold, p: Any, q: Any) -> Array:
+    """`gap` of two points: on a quotient, of p and the representative of q's class that is nearest to p."""
+    return gap(m, p, m.align(p, q) if isinstance(m, Quotient) else q)
 
 
 def difference(p: Array, q: Array) -> Array:
@@ -152,26 +157,72 @@ def broadcasting(m: Manifold, s: Sample) -> dict[str, Array]:
 def _operations(m: Manifold, s: Sample) -> list[Any]:
     methods = [m.project(s.x, s.a), m.sharp(s.x, s.a), m.connection(s.x, s.a, s.u), m.retract(s.x, s.u)]
     methods += [m.transport(s.x, s.y, s.u), m.scale(m.inner(s.x, s.u, s.v), s.v)]
-    return [*methods, m.exp(s.x, s.u), m.parallel_transport(s.x, s.y, s.u)] if isinstance(m, Geodesic) else methods
+    methods += [m.exp(s.x, s.u)] if isinstance(m, Exponential) else []
+    methods += [m.log(s.x, s.y)] if isinstance(m, Logarithmic) else []
+    methods += [m.parallel_transport(s.x, s.y, s.u)] if isinstance(m, Geodesic) else []
+    return [*methods, m.inverse_retract(s.x, s.y)] if isinstance(m, InverseRetraction) else methods
 
 
-# -- laws of manifolds with geodesics -------------------------------------------------------------------
-def geodesics(m: Geodesic, s: Sample) -> dict[str, Array]:
+# -- laws of what some manifolds have -------------------------------------------------------------------
+def inverse_retraction(m: InverseRetraction, s: Sample) -> dict[str, Array]:
+    """`inverse_retract` undoes `retract`."""
+    u = m.inverse_retract(s.x, s.y)
+    return {
+        "inverse of R": gap(m, m.inverse_retract(s.x, m.retract(s.x, s.u)), s.u),
+        "R of the inverse": apart(m, m.retract(s.x, u), s.y),
+        "inverse of R is tangent": gap(m, m.project(s.x, u), u),
+    }
+
+
+def curvature(m: Curvature, s: Sample) -> dict[str, Array]:
+    """Bounds are in order, and the injectivity radius is positive."""
+    low, high = m.curvature_bounds(s.x)
+    radius, xp = m.injectivity_radius(s.x), namespace(low, high)
+    return {
+        "bounds of the curvature": xp.astype(~(low <= high), low.dtype),
+        "injectivity radius": xp.astype(~(radius > 0), radius.dtype),
+    }
+
+
+def quotient(m: Quotient, s: Sample) -> dict[str, Array]:
+    """`align` moves along the class, and covectors of invariant costs have no vertical part."""
+    return {
+        "align to oneself": gap(m, m.align(s.x, s.x), s.x),
+        "aligned twice": gap(m, m.align(s.x, m.align(s.x, s.y)), m.align(s.x, s.y)),
+    }
+
+
+def exponential(m: Exponential, s: Sample) -> dict[str, Array]:
+    """`exp` gives points, exp 0 = x and D exp 0 = id, with a derivative in reverse at 0 too."""
+    zero, backend = m.zero_tangent(s.x), backend_of(s.x)
+    value, moved = backend.jvp(lambda u: m.exp(s.x, u), (zero,), (s.u,))
+
+    def away(u: Any) -> Array:
+        return m.pair(s.a, m.exp(s.x, u))
+
+    pulled = m.project(s.x, backend.vjp(away, zero)[1](namespace(s.u).ones_like(away(zero)))[0])
+    return {
+        "exp is a point": m.defect(m.exp(s.x, s.u)),
+        "exp 0 = x": gap(m, value, s.x),
+        "D exp 0 = id": gap(m, moved, s.u),
+        "gradient of exp at 0": gap(m, pulled, m.project(s.x, s.a)),
+    }
+
+
+def geodesics(m: Logarithmic, s: Sample) -> dict[str, Array]:
     """`exp` and `log` undo each other; geodesics run at constant speed."""
     end, log = m.exp(s.x, s.u), m.log(s.x, s.y)
     third = m.geodesic(s.x, s.y, 1 / 3)
     return {
-        "exp is a point": m.defect(end),
-        "exp 0 = x": gap(m, m.exp(s.x, m.zero_tangent(s.x)), s.x),
         "log exp u = u": gap(m, m.log(s.x, end), s.u),
-        "exp log y = y": gap(m, m.exp(s.x, log), s.y),
+        "exp log y = y": apart(m, m.exp(s.x, log), s.y),
         "log is tangent": gap(m, m.project(s.x, log), log),
         "speed of a geodesic": difference(3 * m.dist(s.x, third), m.dist(s.x, s.y)),
         "end of a geodesic": difference(1.5 * m.dist(third, s.y), m.dist(s.x, s.y)),
     }
 
 
-def distance(m: Geodesic, s: Sample) -> dict[str, Array]:
+def distance(m: Logarithmic, s: Sample) -> dict[str, Array]:
     """A distance, equal to |log|, whose square has the gradient -2 log."""
     xy = m.dist(s.x, s.y)
     excess = m.dist(s.x, s.z) - xy - m.dist(s.y, s.z)
@@ -197,7 +248,7 @@ def parallel(m: Geodesic, s: Sample) -> dict[str, Array]:
     }
 
 
-def coincidence(m: Geodesic, s: Sample) -> dict[str, Array]:
+def coincidence(m: Logarithmic, s: Sample) -> dict[str, Array]:
     """At x = y, and at the vector 0, values and derivatives are finite and right."""
     zero, backend = m.zero_tangent(s.x), backend_of(s.x)
 
@@ -207,10 +258,6 @@ def coincidence(m: Geodesic, s: Sample) -> dict[str, Array]:
     def half_gradient(x: Any) -> Any:
         return m.gradient(lambda p: 0.5 * m.squared_dist(x, p), s.x)
 
-    def away(u: Any) -> Array:
-        return m.pair(s.a, m.exp(s.x, u))
-
-    pulled = m.project(s.x, backend.vjp(away, zero)[1](namespace(s.u).ones_like(away(zero)))[0])
     kinks = tree_map(add, m.gradient(lambda p: m.dist(p, s.x), s.x), zero)
     return {
         "dist(x, x) = 0": m.dist(s.x, s.x),
@@ -219,7 +266,6 @@ def coincidence(m: Geodesic, s: Sample) -> dict[str, Array]:
         "Hessian of dist² at x = y": gap(m, m.hessian(half, s.x, s.u), s.u),
         "mixed derivative of dist² at x = y": gap(m, backend.jvp(half_gradient, (s.x,), (s.u,))[1], m.scale(-1.0, s.u)),
         "gradient of dist at x = y": 0.0 * m.pair(kinks, kinks),
-        "gradient of exp at 0": gap(m, pulled, m.project(s.x, s.a)),
     }
 
 
@@ -235,11 +281,24 @@ def residuals(
     found |= derivatives(manifold, sample, cost)
     if retraction_order == 2:
         found["retraction of second order"] = second_order(manifold, sample, manifold.retract, cost)
-    if isinstance(manifold, Geodesic):
+    if isinstance(manifold, Exponential):
         found["Hessian along geodesics"] = second_order(manifold, sample, manifold.exp, cost)
-        for geodesic_law in (geodesics, distance, parallel, coincidence):
-            found |= geodesic_law(manifold, sample)
+    for kind, more in _LAWS:
+        if isinstance(manifold, kind):
+            found |= more(manifold, sample)
     return found
+
+
+_LAWS: tuple[tuple[type, Callable[[Any, Sample], dict[str, Array]]], ...] = (
+    (InverseRetraction, inverse_retraction),
+    (Curvature, curvature),
+    (Quotient, quotient),
+    (Exponential, exponential),
+    (Logarithmic, geodesics),
+    (Logarithmic, distance),
+    (Logarithmic, coincidence),
+    (Geodesic, parallel),
+)
 
 
 def check_manifold(
@@ -250,18 +309,19 @@ def check_manifold(
     batch: tuple[int, ...] = (3,),
     cost: Cost | None = None,
     retraction_order: int = 1,
+    reach: float = 0.75,
     rounding: float = ROUNDING,
 ) -> dict[str, float]:
     """Assert all laws on a random sample in the framework, dtype and device of `like`; return the residuals.
 
     `cost(p, a, b)` of a point and two noise arrays takes the place of the default where costs must be
-    invariant (quotients); `retraction_order=2` asks for that much; `rounding` is the largest residual that
-    passes, in eps of the dtype.
+    invariant (quotients); `retraction_order=2` asks for that much; `reach` is the length of the tangent vectors
+    that are tried; `rounding` is the largest residual that passes, in eps of the dtype.
     Raises `AssertionError` that names every broken law and its residual.
     """
     _check_types(manifold)
     backend = backend_of(like)
-    sample = draw(manifold, rng, like, batch)
+    sample = draw(manifold, rng, like, batch, reach)
     manifold.check_point(sample.x)
     law = backend.jit(lambda s: residuals(manifold, s, cost=cost, retraction_order=retraction_order))
     found = {name: backend.to_numpy(value) for name, value in law(sample).items()}

@@ -27,6 +27,7 @@ import pytest
 
 from ..backends import Backend, BackendUnavailableError, available_backends
 from ._usable import BACKENDS, CPU_BACKENDS, double_precision, usable_backend
+from .cases import CASES, Case
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,6 +64,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if "backend" in (names.replace(",", " ").split() if isinstance(names, str) else names):
             return
     metafunc.parametrize("backend", _chosen(metafunc.config), indirect=True)
+
+
+@pytest.fixture(params=CASES)
+def manifold_case(request: pytest.FixtureRequest) -> Case:
+    """A manifold with what its laws need to be told; runs over all of them."""
+    return CASES[request.param]
 
 
 @pytest.fixture
