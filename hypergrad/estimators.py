@@ -12,7 +12,7 @@ from ..backends._trees import tree_map
 from ._settings import require_count, require_kind
 from ._space import Space
 from ._system import solve_system, tangent_system
-from .implicit import implicit_solution
+from .implicit import implicit_solution, opened
 from .level import FixedPoint, Level
 from .linear import CG, Dense, LinearSolver, Neumann
 from .solution import Solution
@@ -58,12 +58,12 @@ class Implicit(Estimator):
     ) -> Solution:
         """See `Estimator`."""
         linear, init = self._linear_for(level), backend.stop_gradient(init)
-        hoisted, captured = backend.hoist(level.function, *outer, init)
+        level_at, captured = opened(backend, level, outer, init)
         plain_captured, plain_outer = backend.stop_gradient((captured, outer))
-        plain = level.with_function(lambda *args: hoisted(plain_captured, *args)) if captured else level
+        plain = level_at(plain_captured)
         with backend.constants():
             found = Solution(*backend.stop_gradient(tuple(solver.solve(backend, plain, plain_outer, init, space))))
-        y = implicit_solution(backend, level, hoisted, linear, space, (captured, outer), found.value)
+        y = implicit_solution(backend, level_at, linear, space, (captured, outer), found.value)
         return found._replace(value=y)
 
     def pullback(

@@ -80,10 +80,11 @@ def check_problem(problem: Bilevel, x: Tree, y: Tree) -> Backend:
 
 
 def check_captured(backend: Backend, problem: Bilevel, x: Tree, y: Tree) -> None:
-    """Raise `NoDerivativeError` where the costs close over arrays that are being differentiated."""
+    """Raise `NoDerivativeError` where costs or manifolds hold arrays that are being differentiated."""
 
-    def both() -> tuple[Tree, Tree]:
-        return problem.lower.function(x, y), problem.upper(x, y)
+    def both() -> tuple[Tree, ...]:
+        parameters = [backend.split(manifold)[0] for manifold in (problem.manifold, problem.lower.manifold)]
+        return problem.lower.function(x, y), problem.upper(x, y), parameters
 
     backend.forbid_captured(both, NOT_DIFFERENTIABLE)
 

@@ -42,6 +42,10 @@ class Level(ABC):
         """The same level with another function in the place of the user's."""
 
     @abstractmethod
+    def with_manifold(self, manifold: Manifold) -> Level:
+        """The same level on another manifold: the same one with other array parameters."""
+
+    @abstractmethod
     def batch(self, outer: tuple[Tree, ...], y: Tree) -> tuple[int, ...]:
         """The shape of the batch of independent problems; runs the user's function once and checks its output."""
 
@@ -110,6 +114,10 @@ class Argmin(Level):
         """See `Level`."""
         return replace(self, cost=function)
 
+    def with_manifold(self, manifold: Manifold) -> Argmin:
+        """See `Level`."""
+        return replace(self, manifold=manifold)
+
     def batch(self, outer: tuple[Tree, ...], y: Tree) -> tuple[int, ...]:
         """See `Level`. Raises `ShapeError` or `DTypeError` for an output that is no cost."""
         return check_cost(self.cost(*outer, y), y, self.manifold, "the lower cost")
@@ -165,6 +173,10 @@ class Root(Level):
         """See `Level`."""
         return replace(self, field=function)
 
+    def with_manifold(self, manifold: Manifold) -> Root:
+        """See `Level`."""
+        return replace(self, manifold=manifold)
+
     def batch(self, outer: tuple[Tree, ...], y: Tree) -> tuple[int, ...]:
         """See `Level`. Raises `ShapeError` for a field that is not shaped like y."""
         return check_field(self.field(*outer, y), y, self.batch_ndim, "the field")
@@ -202,6 +214,10 @@ class FixedPoint(Level):
     def with_function(self, function: Callable[..., Tree]) -> FixedPoint:
         """See `Level`."""
         return replace(self, map=function)
+
+    def with_manifold(self, manifold: Manifold) -> FixedPoint:
+        """See `Level`."""
+        return replace(self, manifold=manifold)
 
     def batch(self, outer: tuple[Tree, ...], y: Tree) -> tuple[int, ...]:
         """See `Level`. Raises `ShapeError` for a map whose value is not shaped like y."""

@@ -77,7 +77,8 @@ def _check_arrays(manifold: Any, x: Any, name: str) -> None:
 
 
 def _check_values(manifold: Any, x: Any, name: str, backend: Any) -> None:
-    atol, defect = tolerance(x), manifold.defect(backend.stop_gradient(x))
+    manifold, x = backend.stop_gradient((manifold, x))  # a manifold's parameters may be moving too
+    atol, defect = tolerance(x), manifold.defect(x)
     if not backend.is_eager(defect):  # a known array under `jax.jit`: what is computed from it is not known
         return
     defect = backend.to_numpy(defect)

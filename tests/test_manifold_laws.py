@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nestfold.backends import NotOnManifoldError
-from nestfold.backends._trees import leaves
+from nestfold.backends import NotOnManifoldError, namespace
+from nestfold.backends._trees import leaves, tree_map
 from nestfold.manifolds import (
     SPD,
     Exponential,
@@ -71,7 +71,7 @@ def test_the_dimension_is_the_rank_of_the_projector(name, rng):
         flat[k] = 1.0
         pieces = np.split(flat, np.cumsum(sizes)[:-1])
         basis = iter([piece.reshape(p.shape) for piece, p in zip(pieces, parts, strict=True)])
-        column = leaves(manifold.project(x, laws.tree_map(lambda p, basis=basis: next(basis), x)))
+        column = leaves(manifold.project(x, tree_map(lambda p, basis=basis: next(basis), x)))
         trace += np.concatenate([np.ravel(c) for c in column])[k]
     assert abs(trace - manifold.dim) < 1e-9
 
@@ -149,6 +149,77 @@ def test_laws_notice_an_overridden_final_method(rng):
 
     with pytest.raises(AssertionError, match="overrides final norm"):
         laws.check_manifold(Bad(Sphere(3), ""), np.zeros(()), rng)
+
+
+# -- parameters ---------------------------------------------------------------------------------------
+def with_parameters():
+    """The cases whose manifolds have array parameters."""
+    return [name for name, case in CASES.items() if leaves(case.make(case.like(np.zeros(()))))]
+
+
+def moved(manifold, direction, t):
+    parts = iter(direction)
+    return tree_map(lambda p: p + t * next(parts), manifold)
+
+
+def observed(manifold, s):
+    """Numbers that depend on the manifold's parameters; points follow it by `retract(x, 0)`."""
+
+    def there(p):
+        return manifold.retract(p, manifold.zero_tangent(p))
+
+    x = there(s.x)
+    u = manifold.project(x, s.u)
+    found = [manifold.inner(x, u, u), manifold.pair(s.a, manifold.sharp(x, s.b))]
+    found += [manifold.pair(s.a, manifold.retract(x, u)), manifold.pair(u, manifold.connection(x, s.a, u))]
+    if isinstance(manifold, Exponential):
+        found += [manifold.pair(s.a, manifold.exp(x, u))]
+    if isinstance(manifold, Logarithmic):
+        found += [manifold.squared_dist(x, there(s.y)), manifold.pair(s.a, manifold.log(x, there(s.y)))]
+    return found
+
+
+@pytest.mark.parametrize("name", with_parameters())
+def test_a_manifold_that_moves_takes_its_points_along(name, rng):
+    """retract(x, 0) is a point also for an x that is slightly off, to first order: `solve` relies on it."""
+    case = CASES[name]
+    like = case.like(np.zeros(()))
+    manifold = case.make(like)
+    x = manifold.random_point(rng, like=like)
+    direction = [rng.standard_normal(np.shape(p)) for p in leaves(manifold)]
+    direction = case.parameter_direction(direction)
+    other = moved(manifold, direction, 1e-6)
+    there = other.retract(x, other.zero_tangent(x))
+    assert float(np.max(other.defect(there))) < 1e-10
+
+
+@pytest.mark.parametrize("name", with_parameters())
+@pytest.mark.parametrize("backend", ["numpy", "array_api_strict", "torch"], indirect=True)
+def test_derivatives_in_parameters(backend, name, like64):
+    """Derivatives with respect to array parameters, forward and reverse, against differences."""
+    case = CASES[name]
+    like = case.like(like64)
+    manifold = case.make(like)
+    rng = np.random.default_rng(5)
+    s = laws.draw(manifold, rng, like, (), case.reach)
+    direction = case.parameter_direction([rng.standard_normal(tuple(p.shape)) for p in leaves(manifold)])
+    direction = [backend.asarray(d, like=p) for d, p in zip(direction, leaves(manifold), strict=True)]
+    tangent = moved(tree_map(lambda p: 0 * p, manifold), direction, 1.0)
+
+    def numbers(m):
+        found = observed(m, s)
+        return namespace(*found).stack(found)
+
+    h = 1e-4
+    values = [backend.to_numpy(numbers(moved(manifold, direction, k * h))) for k in (-2, -1, 1, 2)]
+    want = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
+    _, got = backend.jvp(numbers, (manifold,), (tangent,))
+    np.testing.assert_allclose(backend.to_numpy(got), want, rtol=1e-7, atol=1e-8 * np.abs(want).max())
+    _, pull = backend.vjp(numbers, manifold)
+    pulled = leaves(pull(backend.xp.ones_like(got))[0])
+    products = [backend.to_numpy(g * d).sum() for g, d in zip(pulled, direction, strict=True)]
+    back = float(np.sum(products))
+    assert back == pytest.approx(float(want.sum()), rel=1e-6, abs=1e-7)
 
 
 # -- across backends ----------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ class Case:
     reach: float = 0.75
     rounding: float = ROUNDING
     complex: bool = False
+    #: random numbers, shaped like the array parameters, as a direction in which these may move
+    parameter_direction: Callable[[list[Any]], list[Any]] = lambda noise: noise
 
     def like(self, like: Array) -> Array:
         """`like`, complex of the same precision where the case is one of complex points."""
