@@ -8,14 +8,17 @@ of 0.) The first argument is always the array namespace.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from math import factorial
 from typing import Any
+
+from ..backends import backend_of, namespace
 
 Array = Any
 
 #: Where series and closed forms meet: low enough for the series to be short, high enough for three
 #: derivatives of the closed form to lose no more than two or three digits.
-_ENTIRE, _ATAN = 1.0, 0.15
+_ENTIRE, _ATAN, _TANH = 1.0, 0.15, 0.3
 _COS = tuple((-1) ** k / factorial(2 * k) for k in range(12))
 _SINC = tuple((-1) ** k / factorial(2 * k + 1) for k in range(12))
 _ATANC = tuple((-1) ** k / (2 * k + 1) for k in range(25))
@@ -86,3 +89,145 @@ def _horner(xp: Any, t: Array, coefficients: tuple[float, ...]) -> Array:
     for coefficient in coefficients[-2::-1]:
         result = coefficient + t * result
     return result
+
+
+def log_ratio(xp: Any, a: Array, b: Array) -> Array:
+    """log(a/b) of positive numbers, without losing digits where a is close to b."""
+    r = (a - b) / b
+    near = xp.abs(r) < 0.5
+    ones = xp.ones_like(r)
+    ratio = xp.where(near, ones, a / b)
+    return xp.where(near, xp.log1p(xp.where(near, r, 0.0 * ones)), xp.log(ratio))
+
+# -- hyperbolic: the value in closed form, the derivative by a rule, whose own derivatives are smooth at t = 0 --
+_SINHC = tuple(1 / factorial(2 * k + 1) for k in range(14))
+#: asinh √t/√(t(1 + t)) = Σ (-4)ᵏ k!²/(2k + 1)! tᵏ
+_ASINH = tuple((-4) ** k * factorial(k) ** 2 / factorial(2 * k + 1) for k in range(28))
+
+
+def _tangent_numbers(count: int) -> tuple[float, ...]:
+    """The coefficients of tanh √t/√t, from tanh' = 1 - tanh²."""
+    found: list[float] = [1.0]
+    for k in range(1, count):
+        found.append(-sum(found[i] * found[k - 1 - i] for i in range(k)) / (2 * k + 1))
+    return tuple(found)
+
+
+_TANHC = _tangent_numbers(24)
+
+
+def cosh_sqrt(xp: Any, t: Array) -> Array:
+    """cosh √t."""
+    return _ruled(backend_of(t), _cosh, _cosh_slope)(t)
+
+
+def sinhc_sqrt(xp: Any, t: Array) -> Array:
+    """sinh √t/√t."""
+    return _ruled(backend_of(t), _sinhc, _sinhc_slope)(t)
+
+
+def tanhc_sqrt(xp: Any, t: Array) -> Array:
+    """tanh √t/√t."""
+    return _ruled(backend_of(t), _tanhc, _tanhc_slope)(t)
+
+
+def squared_sech_sqrt(xp: Any, t: Array) -> Array:
+    """1/cosh² √t, which does not overflow and keeps its digits where it is small."""
+    return _ruled(backend_of(t), _squared_sech, _squared_sech_slope)(t)
+
+
+def squared_asinh_sqrt(xp: Any, t: Array) -> Array:
+    """asinh² √t: (θ/2)² where t = sinh²(θ/2)."""
+    return _ruled(backend_of(t), _squared_asinh, asinh_sqrt_ratio)(t)
+
+
+def asinh_sqrt_ratio(xp: Any, t: Array) -> Array:
+    """asinh √t/√(t(1 + t)): θ/sinh θ where t = sinh²(θ/2)."""
+    return _ruled(backend_of(t), _asinh_ratio, _asinh_ratio_slope)(t)
+
+
+@cache
+def _ruled(backend: Any, value: Callable[..., Array], slope: Callable[..., Array]) -> Callable[[Array], Array]:
+    """`value` of t, with `slope` as its derivative; both take the namespace first."""
+
+    def pushforward(primals: tuple, out: Array, tangents: tuple) -> Array:
+        (t,) = primals
+        return slope(namespace(t), t) * tangents[0]
+
+    def pullback(primals: tuple, out: Array, cotangent: Array, needs: tuple[bool, ...]) -> tuple:
+        (t,) = primals
+        return (slope(namespace(t), t) * cotangent,)
+
+    return backend.custom_derivative(lambda t: value(namespace(t), t), pushforward, pullback, transposable=True)
+
+
+def _over_root(xp: Any, t: Array, function: Callable[[Array], Array]) -> Array:
+    """function(√t)/√t for a function with the slope 1 at 0."""
+    zero = t == 0
+    r = xp.sqrt(xp.where(zero, xp.ones_like(t), t))
+    return xp.where(zero, xp.ones_like(t), function(r) / r)
+
+
+def _cosh(xp: Any, t: Array) -> Array:
+    return xp.cosh(xp.sqrt(t))
+
+
+def _cosh_slope(xp: Any, t: Array) -> Array:
+    return 0.5 * sinhc_sqrt(xp, t)
+
+
+def _sinhc(xp: Any, t: Array) -> Array:
+    return _over_root(xp, t, xp.sinh)
+
+
+def _sinhc_slope(xp: Any, t: Array) -> Array:
+    def closed(s: Array) -> Array:
+        r = xp.sqrt(s)
+        return (xp.cosh(r) - xp.sinh(r) / r) / (2 * s)
+
+    return _blend(xp, t, _ENTIRE, _derivative(_SINHC), closed)
+
+
+def _tanhc(xp: Any, t: Array) -> Array:
+    return _over_root(xp, t, xp.tanh)
+
+
+def _tanhc_slope(xp: Any, t: Array) -> Array:
+    def closed(s: Array) -> Array:
+        r = xp.sqrt(s)
+        return (_squared_sech(xp, s) - xp.tanh(r) / r) / (2 * s)
+
+    return _blend(xp, t, _TANH, _derivative(_TANHC), closed)
+
+
+def _squared_sech(xp: Any, t: Array) -> Array:
+    e = xp.exp(-2 * xp.sqrt(t))
+    return 4 * e / ((1 + e) * (1 + e))
+
+
+def _squared_sech_slope(xp: Any, t: Array) -> Array:
+    return -squared_sech_sqrt(xp, t) * tanhc_sqrt(xp, t)
+
+
+def _squared_asinh(xp: Any, t: Array) -> Array:
+    r = xp.asinh(xp.sqrt(t))
+    return r * r
+
+
+def _asinh_ratio(xp: Any, t: Array) -> Array:
+    return _over_root(xp, t, xp.asinh) / xp.sqrt(1 + t)
+
+
+def _asinh_ratio_slope(xp: Any, t: Array) -> Array:
+    def closed(s: Array) -> Array:
+        # 1/(1 + s) in place of products: s may be as large as 1e30
+        inverse, r = 1 / (1 + s), xp.sqrt(s)
+        ratio = xp.asinh(r) * xp.sqrt(inverse) / r
+        return (inverse - (2 - inverse) * ratio) / (2 * s)
+
+    return _blend(xp, t, _ATAN, _derivative(_ASINH), closed)
+
+
+def _derivative(coefficients: tuple[float, ...]) -> tuple[float, ...]:
+    """The coefficients of a power series' derivative."""
+    return tuple(k * c for k, c in enumerate(coefficients))[1:]
