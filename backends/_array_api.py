@@ -74,6 +74,10 @@ class ArrayAPIBackend(EagerBackend):
         """Always: these libraries compute at once."""
         return True
 
+    def is_constant(self, *arrays: Array) -> bool:
+        """See the base class."""
+        return not any(isinstance(a, Traced) for a in arrays)
+
     def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
         """See the base class."""
         if like is not None:

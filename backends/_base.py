@@ -61,6 +61,13 @@ class Backend(ABC):
         """Whether the values of these arrays can be looked at now (False under `jax.jit`)."""
 
     @abstractmethod
+    def is_constant(self, *arrays: Array) -> bool:
+        """Whether no derivative can flow through these arrays, and their values are at hand.
+
+        Then a function may take a shorter way that gives the same values and no derivatives.
+        """
+
+    @abstractmethod
     def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
         """An array of this framework from numbers or a NumPy array, with the dtype and device of `like`."""
 

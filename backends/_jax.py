@@ -75,6 +75,10 @@ class JaxBackend(Backend):
         """
         return all(_concrete(leaf) for leaf in jax.tree_util.tree_leaves(trees))
 
+    def is_constant(self, *arrays: Array) -> bool:
+        """See the base class."""
+        return not any(isinstance(a, Tracer) for a in arrays)
+
     def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
         """An array of JAX.
 

@@ -41,6 +41,10 @@ class TorchBackend(EagerBackend):
             return False
         return all(_has_values(x) for tree in trees for x in leaves(tree) if isinstance(x, torch.Tensor))
 
+    def is_constant(self, *arrays: Array) -> bool:
+        """See the base class."""
+        return _torch_rule.constant(arrays) and not torch.compiler.is_compiling()
+
     def asarray(self, value: Any, *, like: Array | None = None, dtype: Any = None, device: Any = None) -> Array:
         """A tensor. A tensor given keeps its graph; anything else is copied."""
         if like is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -199,11 +199,22 @@ def custom_derivative(function: Callable, pushforward: Callable, pullback: Calla
         if not (torch.is_grad_enabled() or functorch_active() or forward_ad._current_level >= 0):
             return function(*tree_map(cut, trees))
         flat = [flatten(tree) for tree in trees]
+        if constant(_tensors(flat)):
+            out = function(*trees)
+            if constant(_tensors([flatten(out)])):
+                return out  # otherwise it closes over something that moves: `Call.run` says so
         call = Call(function, pushforward, pullback, _Trees(flat))
         tensors = apply(call, *_tensors(flat))
         return call.outputs.fill(tensors)[0]
 
     return wrapped
+
+
+def constant(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether no derivative can flow through these tensors."""
+    if functorch_active() or forward_ad._current_level >= 0:
+        return False
+    return not any(x.requires_grad for x in tensors)
 
 
 def _forward_levels() -> int:

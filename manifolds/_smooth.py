@@ -2,7 +2,8 @@
 
 Near 0 each is a power series, whose own derivatives are those of the function; elsewhere the closed form,
 at an argument kept away from 0. (`where` between a closed form and its limit alone gives a second derivative
-of 0.) The first argument is always the array namespace.
+of 0.) Where no derivative is taken, and its value is accurate for every t ≥ 0, the closed form alone serves. The
+first argument is always the array namespace.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ _ENTIRE, _ATAN, _TANH = 1.0, 0.15, 0.3
 _COS = tuple((-1) ** k / factorial(2 * k) for k in range(12))
 _SINC = tuple((-1) ** k / factorial(2 * k + 1) for k in range(12))
 _ATANC = tuple((-1) ** k / (2 * k + 1) for k in range(25))
+#: Added to a squared length that is divided by: it changes no digit above 1e-20, and 0/0 into 1.
+_TINY = 1e-36
 
 
 def root(xp: Any, t: Array) -> Array:
     """√t, and 0 with the derivative 0 where t ≤ 0: for norms and distances, which have a kink there."""
+    if backend_of(t).is_constant(t):
+        return xp.sqrt(xp.maximum(t, xp.zeros_like(t)))
     positive = t > 0
     ones = xp.ones_like(t)
     # `t != t` lets NaN through: a norm of something not finite is not 0
@@ -34,17 +39,17 @@ def root(xp: Any, t: Array) -> Array:
 
 def cos_sqrt(xp: Any, t: Array) -> Array:
     """cos √t."""
-    return _blend(xp, t, _ENTIRE, _COS, lambda s: xp.cos(xp.sqrt(s)))
+    return _blend(xp, t, _ENTIRE, _COS, lambda s: xp.cos(xp.sqrt(s)), accurate=True)
 
 
 def sinc_sqrt(xp: Any, t: Array) -> Array:
     """sin √t / √t."""
 
     def closed(s: Array) -> Array:
-        r = xp.sqrt(s)
+        r = xp.sqrt(s + _TINY)
         return xp.sin(r) / r
 
-    return _blend(xp, t, _ENTIRE, _SINC, closed)
+    return _blend(xp, t, _ENTIRE, _SINC, closed, accurate=True)
 
 
 def squared_angle(xp: Any, s: Array, c: Array) -> Array:
@@ -52,6 +57,9 @@ def squared_angle(xp: Any, s: Array, c: Array) -> Array:
 
     θ = 2 atan2(√s, √c) loses no digits at either end (Kahan 2006, §12).
     """
+    if backend_of(s, c).is_constant(s, c):
+        half = xp.atan2(xp.sqrt(s), xp.sqrt(c))
+        return 4 * (half * half)
     near, s1, c1, r = _half_angle(xp, s, c)
     ratio = _horner(xp, r, _ATANC)
     far = xp.atan2(root(xp, s1), root(xp, c1))
@@ -60,6 +68,9 @@ def squared_angle(xp: Any, s: Array, c: Array) -> Array:
 
 def angle_over_sine(xp: Any, s: Array, c: Array) -> Array:
     """θ/sin θ with θ as in `squared_angle`; infinite or NaN at θ = π, where it has its pole."""
+    if backend_of(s, c).is_constant(s, c):
+        root_s, root_c = xp.sqrt(s + _TINY), xp.sqrt(c)
+        return xp.atan2(root_s, root_c) * (s + c) / (root_s * root_c)
     near, s1, c1, r = _half_angle(xp, s, c)
     root_s, root_c = xp.sqrt(s1), xp.sqrt(c1)
     far = xp.atan2(root_s, root_c) * (s1 + c1) / (root_s * root_c)
@@ -75,8 +86,17 @@ def _half_angle(xp: Any, s: Array, c: Array) -> tuple[Array, Array, Array, Array
 
 
 def _blend(
-    xp: Any, t: Array, threshold: float, coefficients: tuple[float, ...], closed: Callable[[Array], Array]
+    xp: Any,
+    t: Array,
+    threshold: float,
+    coefficients: tuple[float, ...],
+    closed: Callable[[Array], Array],
+    *,
+    accurate: bool = False,
 ) -> Array:
+    """The series below the threshold, else `closed`, which is `accurate` if its value is right for every t ≥ 0."""
+    if accurate and backend_of(t).is_constant(t):
+        return closed(t)
     near = t < threshold
     ones = xp.ones_like(t)
     series = _horner(xp, xp.where(near, t, 0.0 * ones), coefficients)

@@ -385,3 +385,23 @@ def test_captured_under_torch_func():
         scaled(torch.autograd.forward_ad.make_dual(w, x), x)
     stopped = torch.func.jvp(lambda w: scaled(nf.stop_gradient(w), x * w), (w,), (x,))[1]
     torch.testing.assert_close(stopped, torch.sum(x * x))
+
+
+def test_constants_are_told_from_what_moves(backend, like64):
+    """`is_constant`: no derivative can flow, so that a shorter way may be taken."""
+    x = like64 + 1.0
+    assert backend.is_constant(x) and backend.is_constant(x, x)
+    seen = []
+
+    def look(p):
+        seen.append(backend.is_constant(p))
+        return p * p
+
+    nf.grad(look)(x)
+    nf.jvp(look, (x,), (x,))
+    assert seen and not any(seen)
+    if backend.name == "torch":
+        assert not backend.is_constant(x.clone().requires_grad_(True))
+    if backend.name == "jax":
+        backend.jit(look)(x)
+        assert not any(seen)

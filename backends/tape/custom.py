@@ -19,6 +19,9 @@ def custom_derivative(ns: Any, function: Any, pushforward: Any, pullback: Any) -
     """`function` of trees to a tree with its derivative given; see `Backend.custom_derivative`."""
 
     def wrapped(*trees: Tree) -> Tree:
+        if all(map(_plain, trees)):
+            out = function(*trees)
+            return out if _plain(out) else _all_checked(out)
         inputs = [flatten(tree) for tree in trees]
         rebuild_out: list[Callable[[list[Any]], Tree]] = []
 
@@ -45,6 +48,16 @@ def custom_derivative(ns: Any, function: Any, pushforward: Any, pullback: Any) -
         return rebuild_out[0](outs)
 
     return wrapped
+
+
+def _plain(tree: Tree) -> bool:
+    """Whether this is a single array that is not traced."""
+    return hasattr(tree, "dtype") and not isinstance(tree, Traced)
+
+
+def _all_checked(out: Tree) -> Tree:
+    _checked(leaves(out))
+    return out
 
 
 def _parts(values: list[Any], inputs: list[tuple[list[Any], Any]]) -> list[list[Any]]:
