@@ -4,9 +4,11 @@ from ._base import Backend as Backend
 from ._errors import BackendMismatchError as BackendMismatchError
 from ._errors import BackendUnavailableError as BackendUnavailableError
 from ._errors import ConvergenceWarning as ConvergenceWarning
+from ._errors import CutLocusError as CutLocusError
 from ._errors import DTypeError as DTypeError
 from ._errors import NoDerivativeError as NoDerivativeError
 from ._errors import NotOnManifoldError as NotOnManifoldError
+from ._errors import NotTangentError as NotTangentError
 from ._errors import ShapeError as ShapeError
 from ._registry import available_backends as available_backends
 from ._registry import backend_of as backend_of

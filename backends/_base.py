@@ -100,6 +100,10 @@ class Backend(ABC):
         xp, zero = self.xp, b == 0
         return xp.where(zero, xp.zeros_like(a), a / xp.where(zero, xp.ones_like(b), b))
 
+    def dots(self, a: Array, b: Array, ndim: int, keepdims: bool) -> Array | None:
+        """Σ a b over the last `ndim` axes of real arrays, in one pass over memory; None where there is no such way."""
+        return None
+
     def solve_or_nan(self, matrix: Array, b: Array) -> Array:
         """`linalg.solve` of plain arrays, NaN where the library would raise because a matrix is singular."""
         return self.xp.linalg.solve(matrix, b)

@@ -21,6 +21,14 @@ class NotOnManifoldError(ValueError):
     """A point is not on its manifold, or not finite."""
 
 
+class NotTangentError(ValueError):
+    """A vector is not tangent to its manifold, or a covector is not that of an invariant cost."""
+
+
+class CutLocusError(ValueError):
+    """Two points have no shortest geodesic between them that is known to be the only one."""
+
+
 class NoDerivativeError(TypeError):
     """A derivative would flow through a function that has no derivative rule."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import array_api_compat.numpy as xp
@@ -53,6 +54,20 @@ class NumpyBackend(ArrayAPIBackend):
     def one(self, like: Array) -> Array:
         """See the base class."""
         return like.dtype.type(1)
+
+    def dots(self, a: Array, b: Array, ndim: int, keepdims: bool) -> Array | None:
+        """By `np.vecdot`: of short rows, sums of products take three times as long."""
+        if type(a) is not np.ndarray or type(b) is not np.ndarray or a.dtype.kind != "f" or b.dtype.kind != "f":
+            return None
+        if ndim == 1:
+            found = np.vecdot(a, b)
+        else:
+            own = a.shape[-ndim:]
+            if own != b.shape[-ndim:]:
+                return None
+            size = math.prod(own)
+            found = np.vecdot(a.reshape(*a.shape[:-ndim], size), b.reshape(*b.shape[:-ndim], size))
+        return found[(..., *(None,) * ndim)] if keepdims else found
 
     def ratio(self, a: Array, b: Array) -> Array:
         """See the base class; a single number is by far the commonest case."""

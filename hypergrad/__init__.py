@@ -3,6 +3,9 @@
 from .estimators import Estimator as Estimator
 from .estimators import Implicit as Implicit
 from .estimators import Unrolled as Unrolled
+from .frechet_mean import Karcher as Karcher
+from .frechet_mean import frechet_mean as frechet_mean
+from .frechet_mean import frechet_variance as frechet_variance
 from .hypergradient import Hypergradient as Hypergradient
 from .hypergradient import hypergradient as hypergradient
 from .level import Argmin as Argmin

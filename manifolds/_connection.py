@@ -6,6 +6,7 @@ from typing import Any
 
 from ..backends import backend_of, namespace
 from ..backends._trees import tree_map
+from ._leading import alike
 
 Point = Any
 
@@ -20,6 +21,7 @@ def derived_connection(manifold: Any, x: Point, w: Point, u: Point) -> Point:
     quadratic in u; and connection(x, w, u)·v = w·Q(u, v) with the polar form of Q, so that it is ½ ∂_u (w·Q(u)),
     projected. For `sharp` it does not matter how it is extended off the manifold.
     """
+    x, w, u = alike((manifold, x), (manifold, w), (manifold, u))
     backend = backend_of(x, w, u)
 
     def acceleration(velocity: Point) -> Point:

@@ -131,6 +131,24 @@ class Log(_Analytic):
 
 
 @dataclass(frozen=True)
+class LogRatio(ScalarFunction):
+    """log a/a, a > 0."""
+
+    def value(self, xp: Any, a: Array) -> Array:
+        return xp.log(a) / a
+
+    def divided(self, xp: Any, *nodes: Array) -> Array:
+        """Σⱼ log[a₀ … aⱼ] r[aⱼ … aₖ] (Leibniz), where r = 1/a has r[aⱼ … aₖ] = (-1)^(k-j)/(aⱼ ⋯ aₖ)."""
+        nodes_up = _ascending(xp, list(nodes))
+        result, inverse = None, 1.0
+        for j in range(len(nodes) - 1, -1, -1):
+            inverse = (inverse if j == len(nodes) - 1 else -inverse) / nodes_up[j]
+            head = xp.log(nodes_up[0]) if j == 0 else Log().divided(xp, *nodes_up[: j + 1])
+            result = head * inverse if result is None else result + head * inverse
+        return result
+
+
+@dataclass(frozen=True)
 class Power(_Analytic):
     """aᵖ, a > 0."""
 

@@ -55,7 +55,8 @@ def _scale_and_square(backend: Any, a: Array) -> Array:
         return a
     norm = xp.max(xp.sum(xp.abs(a), axis=-2), axis=-1)
     finite = xp.isfinite(norm) & (norm > _SCALED)
-    count = xp.where(finite, xp.ceil(xp.log2(xp.where(finite, norm, xp.ones_like(norm)) / _SCALED)), 0.0 * norm)
+    halvings = xp.ceil(xp.log2(xp.where(finite, norm, xp.ones_like(norm)) / _SCALED))
+    count = xp.where(finite, halvings, xp.zeros_like(norm))
     result = _series(a * (0.5**count)[..., None, None])
     if backend.is_eager(count):
         most, least = int(xp.max(count)), int(xp.min(count)) if count.shape else None

@@ -22,6 +22,10 @@ def sym(a: Array) -> Array:
 
 def dot(a: Array, b: Array, ndim: int, *, keepdims: bool = False) -> Array:
     """Re⟨conj(a), b⟩ over the last `ndim` axes: the real inner product of the ambient space."""
+    if ndim and type(a) is type(b):
+        found = backend_of(a).dots(a, b, ndim, keepdims)
+        if found is not None:
+            return found
     product = a * b
     if is_complex(product.dtype):
         xp = namespace(product)
@@ -71,3 +75,23 @@ def qr_unique(a: Array) -> Array:
         return q * (diagonal / size)[..., None, :]
     ones = xp.ones_like(diagonal)
     return q * xp.where(diagonal < 0, -ones, ones)[..., None, :]
+
+
+def along(a: Array, b: Array, axis: int) -> Array:
+    """Re⟨conj(a), b⟩ along one axis, which is kept with size 1."""
+    product = dot(a, b, 0)
+    return namespace(product).sum(product, axis=axis, keepdims=True)
+
+
+def batch_full(x: Array, ndim: int, value: float) -> Array:
+    """`value` as a real array of batch shape, for points `x` that have `ndim` axes of their own."""
+    first = x[(..., *(0,) * ndim)] if ndim else x
+    xp = namespace(first)
+    return xp.full_like(xp.real(first) if is_complex(first.dtype) else first, value)
+
+
+def real_diagonal(a: Array) -> Array:
+    """The real part of the diagonal of matrices: `(..., n)`."""
+    xp = namespace(a)
+    diagonal = xp.linalg.diagonal(a)
+    return xp.real(diagonal) if is_complex(a.dtype) else diagonal

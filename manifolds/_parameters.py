@@ -71,10 +71,14 @@ def _unflatten(cls: type, static: Any, parts: Any) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, (tuple, list)) and type(a) is type(b):
+        return len(a) == len(b) and all(map(_same, a, b))
     return a is b or (not _has_array(a) and not _has_array(b) and a == b)
 
 
 def _identity(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_identity, value))
     return id(value) if _has_array(value) else value
 
 

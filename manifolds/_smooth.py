@@ -119,6 +119,7 @@ def log_ratio(xp: Any, a: Array, b: Array) -> Array:
     ratio = xp.where(near, ones, a / b)
     return xp.where(near, xp.log1p(xp.where(near, r, 0.0 * ones)), xp.log(ratio))
 
+
 # -- hyperbolic: the value in closed form, the derivative by a rule, whose own derivatives are smooth at t = 0 --
 _SINHC = tuple(1 / factorial(2 * k + 1) for k in range(14))
 #: asinh √t/√(t(1 + t)) = Σ (-4)ᵏ k!²/(2k + 1)! tᵏ
@@ -138,38 +139,42 @@ _TANHC = _tangent_numbers(24)
 
 def cosh_sqrt(xp: Any, t: Array) -> Array:
     """cosh √t."""
-    return _ruled(backend_of(t), _cosh, _cosh_slope)(t)
+    return _ruled(xp, t, _cosh, _cosh_slope)
 
 
 def sinhc_sqrt(xp: Any, t: Array) -> Array:
     """sinh √t/√t."""
-    return _ruled(backend_of(t), _sinhc, _sinhc_slope)(t)
+    return _ruled(xp, t, _sinhc, _sinhc_slope)
 
 
 def tanhc_sqrt(xp: Any, t: Array) -> Array:
     """tanh √t/√t."""
-    return _ruled(backend_of(t), _tanhc, _tanhc_slope)(t)
+    return _ruled(xp, t, _tanhc, _tanhc_slope)
 
 
 def squared_sech_sqrt(xp: Any, t: Array) -> Array:
     """1/cosh² √t, which does not overflow and keeps its digits where it is small."""
-    return _ruled(backend_of(t), _squared_sech, _squared_sech_slope)(t)
+    return _ruled(xp, t, _squared_sech, _squared_sech_slope)
 
 
 def squared_asinh_sqrt(xp: Any, t: Array) -> Array:
     """asinh² √t: (θ/2)² where t = sinh²(θ/2)."""
-    return _ruled(backend_of(t), _squared_asinh, asinh_sqrt_ratio)(t)
+    return _ruled(xp, t, _squared_asinh, asinh_sqrt_ratio)
 
 
 def asinh_sqrt_ratio(xp: Any, t: Array) -> Array:
     """asinh √t/√(t(1 + t)): θ/sinh θ where t = sinh²(θ/2)."""
-    return _ruled(backend_of(t), _asinh_ratio, _asinh_ratio_slope)(t)
+    return _ruled(xp, t, _asinh_ratio, _asinh_ratio_slope)
+
+
+def _ruled(xp: Any, t: Array, value: Callable[..., Array], slope: Callable[..., Array]) -> Array:
+    """`value` at t, with `slope` as its derivative."""
+    backend = backend_of(t)
+    return value(xp, t) if backend.is_constant(t) else _rule(backend, value, slope)(t)
 
 
 @cache
-def _ruled(backend: Any, value: Callable[..., Array], slope: Callable[..., Array]) -> Callable[[Array], Array]:
-    """`value` of t, with `slope` as its derivative; both take the namespace first."""
-
+def _rule(backend: Any, value: Callable[..., Array], slope: Callable[..., Array]) -> Callable[[Array], Array]:
     def pushforward(primals: tuple, out: Array, tangents: tuple) -> Array:
         (t,) = primals
         return slope(namespace(t), t) * tangents[0]
@@ -181,13 +186,6 @@ def _ruled(backend: Any, value: Callable[..., Array], slope: Callable[..., Array
     return backend.custom_derivative(lambda t: value(namespace(t), t), pushforward, pullback, transposable=True)
 
 
-def _over_root(xp: Any, t: Array, function: Callable[[Array], Array]) -> Array:
-    """function(√t)/√t for a function with the slope 1 at 0."""
-    zero = t == 0
-    r = xp.sqrt(xp.where(zero, xp.ones_like(t), t))
-    return xp.where(zero, xp.ones_like(t), function(r) / r)
-
-
 def _cosh(xp: Any, t: Array) -> Array:
     return xp.cosh(xp.sqrt(t))
 
@@ -197,7 +195,8 @@ def _cosh_slope(xp: Any, t: Array) -> Array:
 
 
 def _sinhc(xp: Any, t: Array) -> Array:
-    return _over_root(xp, t, xp.sinh)
+    r = xp.sqrt(t + _TINY)
+    return xp.sinh(r) / r
 
 
 def _sinhc_slope(xp: Any, t: Array) -> Array:
@@ -209,7 +208,8 @@ def _sinhc_slope(xp: Any, t: Array) -> Array:
 
 
 def _tanhc(xp: Any, t: Array) -> Array:
-    return _over_root(xp, t, xp.tanh)
+    r = xp.sqrt(t + _TINY)
+    return xp.tanh(r) / r
 
 
 def _tanhc_slope(xp: Any, t: Array) -> Array:
@@ -235,7 +235,8 @@ def _squared_asinh(xp: Any, t: Array) -> Array:
 
 
 def _asinh_ratio(xp: Any, t: Array) -> Array:
-    return _over_root(xp, t, xp.asinh) / xp.sqrt(1 + t)
+    r = xp.sqrt(t + _TINY)
+    return xp.asinh(r) / (r * xp.sqrt(1 + t))
 
 
 def _asinh_ratio_slope(xp: Any, t: Array) -> Array:

@@ -16,21 +16,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from itertools import permutations
+from math import prod
 from typing import Any
 
 from ..backends import NoDerivativeError, backend_of, namespace
 from ._divided import Exp as Exp
 from ._divided import InverseSqrt as InverseSqrt
 from ._divided import Log as Log
+from ._divided import LogRatio, ScalarFunction
 from ._divided import Power as Power
-from ._divided import ScalarFunction
 from ._divided import Sqrt as Sqrt
-from ._linalg import mT, sym
+from ._expm import expm
+from ._linalg import dot, mT, sym
 
 Array = Any
 
 #: The highest order of derivative.
 ORDERS = 3
+#: From this many entries on, an exponential by matrix products takes less time than eigenvectors.
+_LARGE = 1024
 
 
 def spectral(f: ScalarFunction) -> Callable[[Array], Array]:
@@ -49,11 +53,69 @@ class Decomposition:
         self._backend = backend_of(a)
         self._a = sym(a)
         plain = self._backend.stop_gradient(self._a)
-        self._values, self._vectors = namespace(plain).linalg.eigh(plain)
+        self.values, self.vectors = namespace(plain).linalg.eigh(plain)
 
     def __call__(self, f: ScalarFunction) -> Array:
         """f(a), exactly symmetric."""
-        return sym(_derivative(self._backend, f, 0)(self._a, self._values, self._vectors))
+        return sym(_derivative(self._backend, f, 0)(self._a, self.values, self.vectors))
+
+    def image(self, f: ScalarFunction, fa: Array) -> Decomposition:
+        """The decomposition of `fa`, which is f(a): without another `eigh`."""
+        result = object.__new__(Decomposition)
+        result._backend, result._a, result.vectors = self._backend, fa, self.vectors
+        result.values = f.value(namespace(self.values), self.values)
+        return result
+
+    def derivative(self, f: ScalarFunction, *directions: Array) -> Array:
+        """The derivative of f at `a` in one or two directions, which are symmetrized; all broadcast."""
+        parts = self._broadcast(*(sym(e) for e in directions))
+        return sym(_derivative(self._backend, f, len(directions))(*parts))
+
+    def lyapunov(self, c: Array) -> Array:
+        """The X with aX + Xa = c, for positive definite `a` and any `c`; derivatives of every order."""
+        return _lyapunov(self._backend)(*self._broadcast(c))
+
+    def _broadcast(self, *directions: Array) -> list[Array]:
+        """`a, values, vectors, *directions`, of one batch shape: a rule gives each argument what has its shape."""
+        arrays = [self._a, self.values, self.vectors, *directions]
+        if all(e.shape == self._a.shape for e in directions):
+            return arrays
+        xp = namespace(*directions, self._a)
+        a, *fitted = xp.broadcast_arrays(self._a, *directions)
+        values = xp.broadcast_to(self.values, a.shape[:-1])
+        return [a, values, xp.broadcast_to(self.vectors, a.shape), *fitted]
+
+
+def exponential(a: Array) -> Array:
+    """`spectral(Exp())`. Where no derivative can be wanted, large arrays go by products alone: half the time."""
+    a = sym(a)
+    if prod(a.shape) >= _LARGE and _seems_constant(a):
+        return sym(expm(a))
+    return spectral(Exp())(a)
+
+
+def squared_log(a: Array) -> Array:
+    """|log a|² = Σ log² λ for positive definite matrices `(..., n, n)`, of shape `(...)`; derivatives to order 3.
+
+    The derivative is 2 a⁻¹ log a, a function of one matrix again: the logarithm itself is never formed. Where no
+    derivative can be wanted, eigenvalues do without their vectors.
+    """
+    backend, a = backend_of(a), sym(a)
+    plain = backend.stop_gradient(a)
+    linalg = namespace(plain).linalg
+    if _seems_constant(a):
+        return _squared_log(backend)(a, linalg.eigvalsh(plain), None)
+    return _squared_log(backend)(a, *linalg.eigh(plain))
+
+
+def is_constant(a: Array) -> bool:
+    """Whether `a` is known to be no function of what is being differentiated; on PyTorch that is never known."""
+    return backend_of(a).stop_gradient(a) is a
+
+
+def _seems_constant(a: Array) -> bool:
+    """The same with a guess on PyTorch (wrong in its forward mode): for shortcuts that have right derivatives too."""
+    return getattr(a, "requires_grad", None) is False or is_constant(a)
 
 
 @cache
@@ -117,3 +179,51 @@ def _paths(xp: Any, differences: Array, path: tuple[Array, ...]) -> Array:
         result = result * e[(..., None, slice(None), slice(None), *(None,) * (order - m))]
         result = xp.sum(result, axis=m - order - 2)
     return result
+
+
+@cache
+def _lyapunov(backend: Any) -> Callable[..., Array]:
+    """X of `a, values, vectors, c` with aX + Xa = c. As aẊ + Ẋa = ċ - ȧX - Xȧ, derivatives are such X again.
+
+    c need not be symmetric: in the transpose of a derivative it is not.
+    """
+
+    def function(a: Array, values: Array, vectors: Array, c: Array) -> Array:
+        adjoint = mT(vectors)
+        return vectors @ ((adjoint @ c @ vectors) / (values[..., :, None] + values[..., None, :])) @ adjoint
+
+    def pushforward(primals: tuple, out: Array, tangents: tuple) -> Array:
+        moved_a, _, _, moved_c = tangents
+        right = moved_c
+        if moved_a is not None:
+            turned = moved_a @ out + out @ moved_a
+            right = -turned if moved_c is None else moved_c - turned
+        return 0.0 * out if right is None else _lyapunov(backend)(*primals[:3], right)
+
+    def pullback(primals: tuple, out: Array, cotangent: Array, needs: tuple[bool, ...]) -> tuple:
+        pulled, adjoint = _lyapunov(backend)(*primals[:3], cotangent), mT(out)
+        return -(pulled @ adjoint + adjoint @ pulled) if needs[0] else None, None, None, pulled
+
+    return backend.custom_derivative(function, pushforward, pullback)
+
+
+@cache
+def _squared_log(backend: Any) -> Callable[..., Array]:
+    """Of `a, values, vectors`, of which the vectors may be None."""
+
+    def function(a: Array, values: Array, vectors: Array | None) -> Array:
+        log = namespace(values).log(values)
+        return namespace(values).sum(log * log, axis=-1)
+
+    def slope(a: Array, values: Array, vectors: Array | None) -> Array:
+        if vectors is None:
+            return 2.0 * spectral(LogRatio())(a)
+        return 2.0 * sym(_derivative(backend, LogRatio(), 0)(a, values, vectors))
+
+    def pushforward(primals: tuple, out: Array, tangents: tuple) -> Array:
+        return dot(slope(*primals), tangents[0], 2)
+
+    def pullback(primals: tuple, out: Array, cotangent: Array, needs: tuple[bool, ...]) -> tuple:
+        return cotangent[..., None, None] * slope(*primals), None, None
+
+    return backend.custom_derivative(function, pushforward, pullback)

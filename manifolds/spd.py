@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from ..backends import namespace
-from ._base import Congruence, Geodesic
-from ._linalg import dot, eye_like, fit, sym
-from ._spectral import Exp, Log, Sqrt, spectral
+from ._base import Congruence, Curvature, Geodesic, InverseRetraction
+from ._linalg import batch_full, dot, eye_like, fit, is_complex, mT, sym
+from ._spectral import Exp, Log, Sqrt, exponential, is_constant, spectral, squared_log
 
 Array = Any
 
 
-@dataclass(frozen=True)
-class SPD(Geodesic, Congruence):
-    """Symmetric positive definite n × n matrices with ⟨u, v⟩ₓ = tr(x⁻¹u x⁻¹v). Bhatia 2007, ch. 6.
+def check_size(manifold: Any, least: int = 1) -> None:
+    """Raise `ValueError` unless `manifold.n` is an integer ≥ `least`."""
+    n = manifold.n
+    if not isinstance(n, int) or isinstance(n, bool) or n < least:
+        raise ValueError(f"{type(manifold).__name__}(n) needs an integer n ≥ {least}, not {n!r}")
 
-    x, u, w : (..., n, n). With x = llᵀ (Cholesky), a ↦ l⁻¹a l⁻ᵀ is an isometry that takes x to I: exp, log,
-    distance and transports there are one function of one symmetric matrix.
+
+class AffineInvariant(Geodesic):
+    """What is the same on all positive definite matrices with ⟨u, v⟩ₓ = tr(x⁻¹u x⁻¹v), real or complex.
+
+    With x = llᵀ (Cholesky), a ↦ l⁻¹a l⁻ᵀ is an isometry that takes x to I: exp, log, distance and transports
+    there are one function of one symmetric matrix.
     """
 
     n: int
@@ -27,87 +34,166 @@ class SPD(Geodesic, Congruence):
     def shape(self) -> tuple[int, ...]:
         return (self.n, self.n)
 
-    @property
-    def dim(self) -> int:
-        return self.n * (self.n + 1) // 2
-
+    @final
     def inner(self, x: Array, u: Array, v: Array) -> Array:
         """tr(x⁻¹u x⁻¹v)."""
-        inverse = namespace(x).linalg.inv(x)
+        linalg = namespace(x, u).linalg
+        if v is u and u.shape == x.shape:
+            left = linalg.solve(x, u)
+            return dot(left, mT(left), 2)
+        inverse = linalg.inv(x)
         left = inverse @ u
-        return dot(left, (left if v is u else inverse @ v).mT, 2)
+        return dot(left, mT(left if v is u else inverse @ v), 2)
 
+    @final
+    def transport(self, x: Array, y: Array, u: Array) -> Array:
+        """e u eᵀ with e = l_y l_x⁻¹ of the Cholesky factors: an isometry, smooth, without eigenvalues."""
+        e = cholesky(y) @ whitening(x)[1]
+        return sym(e @ u @ mT(e))
+
+    @final
+    def exp(self, x: Array, u: Array) -> Array:
+        """l exp(l⁻¹u l⁻ᵀ) lᵀ."""
+        l, inverse = whitening(x)
+        return sym(l @ exponential(inverse @ u @ mT(inverse)) @ mT(l))
+
+    @final
+    def log(self, x: Array, y: Array) -> Array:
+        """l log(l⁻¹y l⁻ᵀ) lᵀ."""
+        l, inverse = whitening(x)
+        return sym(l @ spectral(Log())(inverse @ y @ mT(inverse)) @ mT(l))
+
+    @final
+    def squared_dist(self, x: Array, y: Array) -> Array:
+        """|log(l⁻¹y l⁻ᵀ)|²: the squared logarithms of the eigenvalues of x⁻¹y, summed."""
+        _, inverse = whitening(x)
+        return squared_log(inverse @ y @ mT(inverse))
+
+    @final
+    def parallel_transport(self, x: Array, y: Array, u: Array) -> Array:
+        """e u eᵀ with e = (y x⁻¹)^(1/2) = l (l⁻¹y l⁻ᵀ)^(1/2) l⁻¹."""
+        l, inverse = whitening(x)
+        e = l @ spectral(Sqrt())(inverse @ y @ mT(inverse)) @ inverse
+        return sym(e @ u @ mT(e))
+
+
+@dataclass(frozen=True)
+class AllPositiveDefinite(AffineInvariant, Congruence, InverseRetraction, Curvature, ABC):
+    """All of them, of one size: SPD(n) and HPD(n), which differ by their dimension."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        check_size(self)
+
+    @final
     def project(self, x: Array, a: Array) -> Array:
         """sym(a)."""
         return fit(sym(a), x)
 
+    @final
     def sharp(self, x: Array, w: Array) -> Array:
         """x sym(w) x."""
         return x @ sym(w) @ x
 
+    @final
     def connection(self, x: Array, w: Array, u: Array) -> Array:
         """sym(x⁻¹ u sym(w))."""
         return sym(namespace(x).linalg.inv(x) @ u @ sym(w))
 
+    @final
     def factor(self, x: Array) -> Array:
         """The Cholesky factor l, x = llᵀ."""
-        return namespace(x).linalg.cholesky(sym(x))
+        return cholesky(x)
 
+    @final
     def retract(self, x: Array, u: Array) -> Array:
         """x + u + u x⁻¹u/2 = x/2 + (x + u) x⁻¹ (x + u)/2: positive for every u. Second order.
 
         Jeuris, Vandebril & Vandereycken 2012, eq. (3.10).
         """
-        return sym(x + u + 0.5 * (u @ namespace(x).linalg.inv(x) @ u))
+        return second_order(x, u)
 
-    def transport(self, x: Array, y: Array, u: Array) -> Array:
-        """e u eᵀ with e = l_y l_x⁻¹ of the Cholesky factors: an isometry, smooth, without eigenvalues."""
-        _, inverse = _factor(x)
-        e = namespace(y).linalg.cholesky(sym(y)) @ inverse
-        return sym(e @ u @ e.mT)
+    @final
+    def inverse_retract(self, x: Array, y: Array) -> Array:
+        """l ((2 l⁻¹y l⁻ᵀ - I)^(1/2) - I) lᵀ, where 2y - x is positive definite (NaN elsewhere).
 
+        `retract` is s ↦ ((I + s)² + I)/2 at I: of the vectors that go to y, this is the one with I + s > 0.
+        """
+        l, inverse = whitening(x)
+        gap = inverse @ (y - x) @ mT(inverse)
+        eye = eye_like(x, self.n)
+        root = spectral(Sqrt())(eye + 2 * gap)
+        # not root - I: no digits are lost where y is close to x
+        return sym(2 * (l @ gap @ namespace(root).linalg.inv(eye + root) @ mT(l)))
+
+    @final
     def from_noise(self, z: Array) -> Array:
         """The exponential at I of sym(z)/√n: eigenvalues mostly between 1/5 and 5."""
-        return spectral(Exp())(z * self.n**-0.5)
+        return spectral(Exp())(gaussian(z))
 
+    @final
     def defect(self, x: Array) -> Array:
         """|x - xᵀ|/|x|, plus 1 - λ where the smallest eigenvalue λ is not positive; inf if not finite."""
-        xp = namespace(x)
-        finite = xp.all(xp.isfinite(x), axis=(-2, -1))
-        safe = xp.where(finite[..., None, None], x, eye_like(x, self.n))
-        smallest = xp.min(xp.linalg.eigvalsh(sym(safe)), axis=-1)
-        zero = 0.0 * smallest
-        skew = safe - safe.mT
-        size = xp.sqrt(dot(safe, safe, 2))
-        asymmetry = xp.sqrt(dot(skew, skew, 2)) / xp.where(size > 0, size, zero + 1)
-        off = asymmetry + xp.where(smallest > 0, zero, 1 - smallest)
-        return xp.where(finite, off, zero + float("inf"))
+        return indefiniteness(x)[0]
 
-    def exp(self, x: Array, u: Array) -> Array:
-        """l exp(l⁻¹u l⁻ᵀ) lᵀ."""
-        l, inverse = _factor(x)
-        return sym(l @ spectral(Exp())(inverse @ u @ inverse.mT) @ l.mT)
+    @final
+    def injectivity_radius(self, x: Array) -> Array:
+        """Infinity."""
+        return batch_full(x, 2, float("inf"))
 
-    def log(self, x: Array, y: Array) -> Array:
-        """l log(l⁻¹y l⁻ᵀ) lᵀ."""
-        l, inverse = _factor(x)
-        return sym(l @ spectral(Log())(inverse @ y @ inverse.mT) @ l.mT)
-
-    def squared_dist(self, x: Array, y: Array) -> Array:
-        """|log(l⁻¹y l⁻ᵀ)|²: the squared logarithms of the eigenvalues of x⁻¹y, summed."""
-        _, inverse = _factor(x)
-        log = spectral(Log())(inverse @ y @ inverse.mT)
-        return dot(log, log, 2)
-
-    def parallel_transport(self, x: Array, y: Array, u: Array) -> Array:
-        """e u eᵀ with e = (y x⁻¹)^(1/2) = l (l⁻¹y l⁻ᵀ)^(1/2) l⁻¹."""
-        l, inverse = _factor(x)
-        e = l @ spectral(Sqrt())(inverse @ y @ inverse.mT) @ inverse
-        return sym(e @ u @ e.mT)
+    @final
+    def curvature_bounds(self, x: Array) -> tuple[Array, Array]:
+        """-1/2 and 0, attained for n > 1: K = -|[u, v]|²/4 for orthonormal u, v at I, and |[u, v]|² ≤ 2."""
+        return batch_full(x, 2, -0.5), batch_full(x, 2, 0.0)
 
 
-def _factor(x: Array) -> tuple[Array, Array]:
+@final
+class SPD(AllPositiveDefinite):
+    """Symmetric positive definite n × n matrices with ⟨u, v⟩ₓ = tr(x⁻¹u x⁻¹v). Bhatia 2007, ch. 6.
+
+    x, u, w : (..., n, n). All methods take Hermitian matrices too; `HPD` has their dimension.
+    """
+
+    @property
+    def dim(self) -> int:
+        return self.n * (self.n + 1) // 2
+
+
+def cholesky(x: Array) -> Array:
+    """The lower triangular l with x = llᵀ."""
+    # libraries read the lower half alone: values are the same, derivatives would not be symmetric
+    return namespace(x).linalg.cholesky(x if is_constant(x) else sym(x))
+
+
+def whitening(x: Array) -> tuple[Array, Array]:
     """`l, l⁻¹` with x = llᵀ."""
-    linalg = namespace(x).linalg
-    l = linalg.cholesky(sym(x))
-    return l, linalg.inv(l)
+    l = cholesky(x)
+    return l, namespace(l).linalg.inv(l)
+
+
+def second_order(x: Array, u: Array) -> Array:
+    """x + u + u x⁻¹u/2."""
+    linalg = namespace(x, u).linalg
+    quotient = linalg.solve(x, u) if u.shape == x.shape else linalg.inv(x) @ u
+    return sym(x + u + 0.5 * (u @ quotient))
+
+
+def gaussian(z: Array) -> Array:
+    """sym(z)/√n, for complex noise (of twice the variance) sym(z)/√2n: a matrix with eigenvalues mostly in ±√2."""
+    return sym(z) * ((2 if is_complex(z.dtype) else 1) * z.shape[-1]) ** -0.5
+
+
+def indefiniteness(x: Array) -> tuple[Array, Array]:
+    """How far `x` is from a positive definite matrix, as in `SPD.defect`, and its eigenvalues (1 if not finite)."""
+    xp = namespace(x)
+    finite = xp.all(xp.isfinite(x), axis=(-2, -1))
+    safe = xp.where(finite[..., None, None], x, eye_like(x, x.shape[-1]))
+    values = xp.linalg.eigvalsh(sym(safe))
+    smallest = xp.min(values, axis=-1)
+    zero = 0.0 * smallest
+    skew = safe - mT(safe)
+    size = xp.sqrt(dot(safe, safe, 2))
+    asymmetry = xp.sqrt(dot(skew, skew, 2)) / xp.where(size > 0, size, zero + 1)
+    off = asymmetry + xp.where(smallest > 0, zero, 1 - smallest)
+    return xp.where(finite, off, zero + float("inf")), values

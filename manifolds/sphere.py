@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import pi
 from typing import Any
 
 from ..backends import namespace
-from ._base import Geodesic
-from ._linalg import dot, fit
-from ._smooth import angle_over_sine, cos_sqrt, sinc_sqrt, squared_angle
+from . import _unit
+from ._base import Curvature, Geodesic, InverseRetraction
+from ._linalg import batch_full, dot, fit
+from ._smooth import squared_angle
 
 Array = Any
 
 
 @dataclass(frozen=True)
-class Sphere(Geodesic):
+class Sphere(Geodesic, InverseRetraction, Curvature):
     """Unit vectors of ℝⁿ with the metric of ℝⁿ. Absil, Mahony & Sepulchre 2008, §3.6, §4.1, §5.3, §8.1.
 
     x, u, w : (..., n). Unit vectors of ℂⁿ are points too, as those of ℝ²ⁿ (the dimension is then 2n - 1).
     """
 
     n: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, int) or self.n < 1:
+            raise ValueError(f"Sphere(n) needs an integer n ≥ 1, not n = {self.n}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -36,27 +42,31 @@ class Sphere(Geodesic):
 
     def project(self, x: Array, a: Array) -> Array:
         """a - (x·a) x."""
-        return a - dot(x, a, 1, keepdims=True) * x
+        return _unit.project(x, a, -1)
 
     def sharp(self, x: Array, w: Array) -> Array:
         """`project`: the metric is the ambient one."""
-        return self.project(x, w)
+        return _unit.project(x, w, -1)
 
     def connection(self, x: Array, w: Array, u: Array) -> Array:
         """-(x·w) u."""
-        return -dot(x, w, 1, keepdims=True) * u
+        return _unit.connection(x, w, u, -1)
 
     def retract(self, x: Array, u: Array) -> Array:
         """(x + u)/|x + u|: agrees with `exp` to second order."""
-        return _unit(x + u)
+        return _unit.unit(x + u, -1)
+
+    def inverse_retract(self, x: Array, y: Array) -> Array:
+        """y/(x·y) - x, for y in the open hemisphere x·y > 0: what `retract` reaches."""
+        return _unit.inverse_retract(x, y, -1)
 
     def transport(self, x: Array, y: Array, u: Array) -> Array:
         """`project` at y."""
-        return self.project(y, u)
+        return _unit.project(y, u, -1)
 
     def from_noise(self, z: Array) -> Array:
         """z/|z|: uniform."""
-        return _unit(z)
+        return _unit.unit(z, -1)
 
     def defect(self, x: Array) -> Array:
         """| |x|² - 1 |."""
@@ -65,32 +75,26 @@ class Sphere(Geodesic):
 
     def exp(self, x: Array, u: Array) -> Array:
         """cos|u| x + (sin|u|/|u|) u, in |u|², so that derivatives at u = 0 are right."""
-        t = dot(u, u, 1, keepdims=True)
-        xp = namespace(t)
-        return cos_sqrt(xp, t) * x + sinc_sqrt(xp, t) * u
+        return _unit.exp(x, u, -1)
 
     def log(self, x: Array, y: Array) -> Array:
         """(θ/sin θ) (y - (x·y) x), θ the angle of x and y. Not finite at y = -x, which has no logarithm."""
-        s, c = _chords(x, y, keepdims=True)
-        # 1 - x·y = |x - y|²/2: no digits are lost where y is close to x
-        return angle_over_sine(namespace(s), s, c) * self.project(x, (y - x) + 0.5 * s * x)
+        return _unit.log(x, y, -1)
 
     def squared_dist(self, x: Array, y: Array) -> Array:
         """θ², θ = 2 atan2(|x - y|, |x + y|)."""
-        s, c = _chords(x, y)
+        s, c = dot(x - y, x - y, 1), dot(x + y, x + y, 1)
         return squared_angle(namespace(s), s, c)
 
     def parallel_transport(self, x: Array, y: Array, u: Array) -> Array:
         """u - 2 (x + y) ((x + y)·u)/|x + y|²: the reflection that takes x to -y and keeps what is normal."""
-        middle = x + y
-        return u - (2 * dot(middle, u, 1, keepdims=True) / dot(middle, middle, 1, keepdims=True)) * middle
+        return _unit.parallel_transport(x, y, u, -1)
 
+    def injectivity_radius(self, x: Array) -> Array:
+        """π, exactly."""
+        return batch_full(x, 1, pi)
 
-def _unit(a: Array) -> Array:
-    squared = dot(a, a, 1, keepdims=True)
-    return a / namespace(squared).sqrt(squared)
-
-
-def _chords(x: Array, y: Array, *, keepdims: bool = False) -> tuple[Array, Array]:
-    """|x - y|², |x + y|²."""
-    return dot(x - y, x - y, 1, keepdims=keepdims), dot(x + y, x + y, 1, keepdims=keepdims)
+    def curvature_bounds(self, x: Array) -> tuple[Array, Array]:
+        """1, 1, exactly; 0, 0 on a circle (n = 2, or complex n = 1), which is flat: there are no planes in T_xM."""
+        bound = batch_full(x, 1, _unit.curvature(self.n, x))
+        return bound, bound

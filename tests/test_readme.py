@@ -109,7 +109,8 @@ def test_what_is_in_it_is_in_it():
         assert names and all(hasattr(nf, name) for name in names), rows[room]
     bases = {"manifolds": nf.Manifold, "levels": nf.Level, "solvers": nf.Solver, "methods": nf.Method}
     bases |= {"linear solvers": nf.LinearSolver, "estimators": nf.Estimator}
-    abstract = {*bases.values(), nf.Geodesic}
+    kinds = {nf.Exponential, nf.Logarithmic, nf.Geodesic, nf.InverseRetraction, nf.Curvature, nf.Quotient}
+    abstract = {*bases.values(), *kinds}
     public = [value for name, value in vars(nf).items() if not name.startswith("_") and isinstance(value, type)]
     for room, base in bases.items():
         for value in public:
