@@ -23,6 +23,10 @@ def codes(np: Any) -> dict[str, Code]:
         "ball": ball(np),
         "simplex": simplex(np),
         "rotations": rotations(np),
+        "oblique": oblique(np),
+        "Lorentz": lorentz(np),
+        "positive": positive(np),
+        "couplings": couplings(np),
     }
 
 
@@ -58,6 +62,40 @@ def sphere(np: Any) -> Code:
         **{"exp": exp, "log": log, "dist": dist, "parallel_transport": transport, "retract": retract},
         "project": lambda x, a: a - dots(x, a) * x,
         "inner": lambda x, u, v: (u * v).sum(-1),
+    }
+
+
+def oblique(np: Any) -> Code:
+    def columns(a: Any, b: Any) -> Any:
+        return (a * b).sum(-2)[..., None, :]
+
+    def exp(x: Any, u: Any) -> Any:
+        r = np.sqrt(columns(u, u))
+        return np.cos(r) * x + (np.sin(r) / r) * u
+
+    def log(x: Any, y: Any) -> Any:
+        c = columns(x, y)
+        t = y - c * x
+        s = np.sqrt(columns(t, t))
+        return (np.arctan2(s, c) / s) * t
+
+    def dist(x: Any, y: Any) -> Any:
+        d, s = x - y, x + y
+        angles = 2 * np.arctan2(np.sqrt((d * d).sum(-2)), np.sqrt((s * s).sum(-2)))
+        return np.sqrt((angles * angles).sum(-1))
+
+    def transport(x: Any, y: Any, u: Any) -> Any:
+        m = x + y
+        return u - (2 * columns(m, u) / columns(m, m)) * m
+
+    def retract(x: Any, u: Any) -> Any:
+        a = x + u
+        return a / np.sqrt(columns(a, a))
+
+    return {
+        **{"exp": exp, "log": log, "dist": dist, "parallel_transport": transport, "retract": retract},
+        "project": lambda x, a: a - columns(x, a) * x,
+        "inner": lambda x, u, v: (u * v).sum((-2, -1)),
     }
 
 
@@ -197,3 +235,62 @@ def rotations(np: Any) -> Code:
 
         found["exp"] = lambda x, u: x @ scipy.linalg.expm(x.mT @ u)
     return found
+
+
+def lorentz(np: Any) -> Code:
+    """Curvature -1."""
+
+    def inner(a: Any, b: Any) -> Any:
+        return (a * b).sum(-1) - 2 * a[..., 0] * b[..., 0]
+
+    def exp(x: Any, u: Any) -> Any:
+        r = np.sqrt(inner(u, u))[..., None]
+        return np.cosh(r) * x + (np.sinh(r) / r) * u
+
+    def log(x: Any, y: Any) -> Any:
+        c = -inner(x, y)[..., None]
+        return (np.arccosh(c) / np.sqrt(c * c - 1)) * (y - c * x)
+
+    def transport(x: Any, y: Any, u: Any) -> Any:
+        return u + (inner(y, u) / (1 - inner(x, y)))[..., None] * (x + y)
+
+    return {
+        **{"exp": exp, "log": log, "parallel_transport": transport},
+        "dist": lambda x, y: np.arccosh(-inner(x, y)),
+        "inner": lambda x, u, v: inner(u, v),
+    }
+
+
+def positive(np: Any) -> Code:
+    def dist(x: Any, y: Any) -> Any:
+        logs = np.log(y / x)
+        return np.sqrt((logs * logs).sum(-1))
+
+    return {
+        **{"dist": dist, "exp": lambda x, u: x * np.exp(u / x), "log": lambda x, y: x * np.log(y / x)},
+        "parallel_transport": lambda x, y, u: u * (y / x),
+        "inner": lambda x, u, v: (u * v / (x * x)).sum(-1),
+    }
+
+
+def couplings(np: Any) -> Code:
+    """Doubly stochastic matrices; Sinkhorn's iteration, until nothing moves."""
+
+    def sweep(x: Any) -> Any:
+        x = x / x.sum(-2)[..., None, :]
+        return x / x.sum(-1)[..., None]
+
+    def error(x: Any) -> Any:
+        return abs(x.sum(-2) - 1).max()
+
+    def retract(x: Any, u: Any) -> Any:
+        y = x * np.exp(u / x)
+        if np.__name__ == "jax.numpy":
+            import jax
+
+            return jax.lax.while_loop(lambda y: error(y) > 1e-14, sweep, y)
+        while error(y) > 1e-14:
+            y = sweep(y)
+        return y
+
+    return {"retract": retract, "inner": lambda x, u, v: (u * v / x).sum((-2, -1))}

@@ -3,12 +3,14 @@
 Each row is one operation on one batch, in one framework: microseconds of nestfold, its ratio to code by hand in
 the same framework (`_hand_manifolds.py`; JAX compiled), and its ratio to each library that works on the same arrays:
 pymanopt and geomstats on NumPy, geoopt on PyTorch. A ratio below 1 says that nestfold is faster. Nothing is
-differentiated.
+differentiated. Lengths n: vectors of n entries, n × n matrices, or n × p with the p of `COLUMNS`.
 
 Before anything is timed, hand and nestfold must agree; what the libraries compute is not compared (metrics and
 representations differ; see docs/migrating.md). Libraries without an operation, or whose
 operation is something else by that name (a projection called transport), are left out. float64, one thread; codes are
-timed in turn, in random order, once a round; ratios are taken within a round, and their median is printed.
+timed in turn, in random order, once a round, by the time of the process, so that others' work counts as little as
+it can. Times are minima over the rounds; a ratio is one of minima, and after it stands the median of the ratios of each
+round.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ import argparse
 import importlib.util
 import json
 import os
+import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
 import numpy as np
 from _hand_manifolds import codes
-from autodiff import measure
 from hypergradient import _ENVIRONMENT
 
 import nestfold as nf
@@ -45,11 +48,16 @@ def manifold_of(name: str, n: int) -> nf.Manifold:
         "ball": lambda: nf.PoincareBall(n),
         "simplex": lambda: nf.Simplex(n),
         "rotations": lambda: nf.SpecialOrthogonal(n),
+        "oblique": lambda: nf.Oblique(n, COLUMNS[n]),
+        "Lorentz": lambda: nf.Lorentz(n - 1),
+        "positive": lambda: nf.Positive(n),
+        "couplings": lambda: nf.DoublyStochastic.uniform(n),
     }
     return made[name]()
 
 
-NAMES = ("sphere", "SPD", "Stiefel", "Grassmann", "ball", "simplex", "rotations")
+VECTORS = ("sphere", "ball", "simplex", "Lorentz", "positive")
+NAMES = ("SPD", "Stiefel", "Grassmann", "rotations", "oblique", "couplings", *VECTORS)
 
 
 def sample(manifold: nf.Manifold, batch: int) -> dict[str, Any]:
@@ -77,19 +85,22 @@ def geoopt_code(name: str, n: int, batch: int) -> dict[str, Callable[..., Any]]:
 
     makes = {
         **{"sphere": geoopt.Sphere, "SPD": geoopt.SymmetricPositiveDefinite, "Stiefel": geoopt.EuclideanStiefel},
-        "ball": lambda: geoopt.PoincareBall(c=1.0),
+        **{"ball": lambda: geoopt.PoincareBall(c=1.0), "Lorentz": lambda: geoopt.Lorentz(k=1.0)},
+        "couplings": lambda: geoopt.BirkhoffPolytope(tol=1e-15),
     }
     if name not in makes:
         return {}
     m = makes[name]()
+    if name == "couplings":  # its projection is `sharp`
+        return {"retract": m.retr, "inner": lambda x, u, v: m.inner(x, u, v, keepdim=False)}
     found = {"exp": m.expmap, "retract": m.retr, "project": m.proju, "inner": lambda x, u, v: m.inner(x, u, v)}
     if name != "Stiefel":
         found |= {"log": m.logmap, "dist": m.dist}
     else:
         del found["exp"]  # nestfold's own is timed elsewhere: by hand there is no code to check it with
-    if name in ("SPD", "ball"):
+    if name in ("SPD", "ball", "Lorentz"):
         found["parallel_transport"] = m.transp
-    if name == "ball":
+    if name in ("ball", "Lorentz"):
         found.pop("project"), found.pop("retract")
     return found
 
@@ -105,11 +116,18 @@ def pymanopt_code(name: str, n: int, batch: int) -> dict[str, Callable[..., Any]
         "Grassmann": lambda: manifolds.Grassmann(n, COLUMNS[n], **many),
         "ball": lambda: manifolds.PoincareBall(n, **many),
         "rotations": lambda: manifolds.SpecialOrthogonalGroup(n, **many),
+        "oblique": lambda: manifolds.Oblique(n, COLUMNS[n] * batch),
+        "positive": lambda: manifolds.Positive(batch, n),
     }
     if name not in makes or (name == "Stiefel" and batch == 1) or (name == "rotations" and n > 10):
         return {}
     m = makes[name]()
-    turn = (lambda a: np.ascontiguousarray(a.T)) if name == "sphere" else (lambda a: a[0] if batch == 1 else a)
+
+    def turn(a: Any) -> Any:
+        if name in ("sphere", "oblique"):
+            return np.ascontiguousarray(np.moveaxis(a, -1 if name == "sphere" else -2, 0).reshape(n, -1))
+        return a[0] if batch == 1 and name != "positive" else a
+
     if name == "rotations":  # its tangent vectors are in the Lie algebra: the ambient ones are what we measure
         return {}
 
@@ -137,11 +155,15 @@ def geomstats_code(name: str, n: int, batch: int) -> dict[str, Callable[..., Any
     import logging
 
     logging.getLogger("geomstats").setLevel(logging.ERROR)
+    from geomstats.geometry.hyperboloid import Hyperboloid
     from geomstats.geometry.hypersphere import Hypersphere
     from geomstats.geometry.poincare_ball import PoincareBall
     from geomstats.geometry.spd_matrices import SPDMatrices
 
-    makes = {"sphere": lambda: Hypersphere(n - 1), "SPD": lambda: SPDMatrices(n), "ball": lambda: PoincareBall(n)}
+    makes = {
+        **{"sphere": lambda: Hypersphere(n - 1), "SPD": lambda: SPDMatrices(n), "ball": lambda: PoincareBall(n)},
+        "Lorentz": lambda: Hyperboloid(n - 1),
+    }
     if name not in makes:
         return {}
     space = makes[name]()
@@ -154,7 +176,8 @@ def geomstats_code(name: str, n: int, batch: int) -> dict[str, Callable[..., Any
     }
     if name != "ball":
         found["parallel_transport"] = lambda x, y, u: m.parallel_transport(u, x, end_point=y)
-        found["project"] = lambda x, a: space.to_tangent(a, x)
+        if name != "Lorentz":
+            found["project"] = lambda x, a: space.to_tangent(a, x)
     return found
 
 
@@ -203,11 +226,36 @@ def rows_of(name: str, n: int, batch: int, chosen: argparse.Namespace) -> Iterat
             calls = {code: (lambda f=f, args=args: f(*args)) for code, f in functions.items()}
             samples = measure(calls, chosen.rounds, chosen.least)
             row = {"manifold": name, "n": n, "batch": batch, "operation": operation, "framework": kind}
-            row["us"] = 1e6 * median(samples["nestfold"])
+            row["us"] = 1e6 * min(samples["nestfold"])
             for code, seconds in samples.items():
                 if code != "nestfold":
-                    row[code] = median(a / b for a, b in zip(samples["nestfold"], seconds, strict=True))
+                    row[code] = min(samples["nestfold"]) / min(seconds)
+                    row[f"{code} median"] = median(a / b for a, b in zip(samples["nestfold"], seconds, strict=True))
             yield row
+
+
+def measure(calls: dict[str, Call], rounds: int, least: float) -> dict[str, list[float]]:
+    """Seconds of the process a call, one figure a round; a sample repeats the call for about `least` seconds."""
+
+    def sample(call: Call, count: int) -> float:
+        started = time.process_time()
+        for _ in range(count):
+            call()
+        return (time.process_time() - started) / count
+
+    counts = {}
+    for name, call in calls.items():
+        call()
+        counts[name] = max(1, round(least / max(1e-6, sample(call, 1))))
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    shuffle = random.Random(0).shuffle
+    for _ in range(rounds):
+        order = list(calls)
+        shuffle(order)
+        for name in order:
+            calls[name]()  # caches are those of the code before
+            samples[name].append(sample(calls[name], counts[name]))
+    return samples
 
 
 def check(what: str, functions: dict[str, Callable[..., Any]], args: list[Any]) -> None:
@@ -222,13 +270,17 @@ def check(what: str, functions: dict[str, Callable[..., Any]], args: list[Any]) 
 
 def table(rows: list[dict[str, Any]], peers: list[str]) -> str:
     """The rows as aligned text; `!` marks a ratio above 1.3 to hand (batches of 100 and more) or above 1 to a peer."""
+
+    def cell(row: dict[str, Any], code: str) -> str:
+        if code not in row:
+            return "-"
+        limit = 1.0 if code != "hand" else 1.3 if row["batch"] >= 100 else float("inf")
+        return f"{row[code]:.2f}{'!' if row[code] > limit else ''} ({row[code + ' median']:.2f})"
+
     columns = ("hand", *peers)
     lines = [("manifold", "n", "batch", "operation", "framework", "us", *(f"/ {c}" for c in columns))]
     for row in rows:
-        cells = []
-        for c in columns:
-            limit = 1.0 if c != "hand" else 1.3 if row["batch"] >= 100 else float("inf")
-            cells.append("-" if c not in row else f"{row[c]:.2f}{'!' if row[c] > limit else ''}")
+        cells = [cell(row, code) for code in columns]
         names = (row["manifold"], str(row["n"]), str(row["batch"]), row["operation"], row["framework"])
         lines.append((*names, f"{row['us']:.1f}", *cells))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -262,7 +314,7 @@ def main() -> None:
         found = []
         for n in chosen.sizes:
             for batch in chosen.batches:
-                if n * n * batch <= 2_000_000 or name in ("sphere", "ball", "simplex"):
+                if n * n * batch <= 2_000_000 or name in VECTORS:
                     found += list(rows_of(name, n, batch, chosen))
         print(table(found, chosen.peers), end="\n\n", flush=True)
         rows += found

@@ -138,7 +138,13 @@ class Manifold(Parametrized, ABC):
             if a.shape != b.shape:
                 raise ShapeError(f"hessian: u has shape {tuple(b.shape)}, x has {tuple(a.shape)}; broadcast them first")
         w, moved = backend_of(x, u).jvp(lambda p: differential(f, p), (x,), (u,))
-        return self.sharp(x, tree_map(lambda a, b: a + b, moved, self.connection(x, w, u)))
+        return self._sharp_second(x, tree_map(lambda a, b: a + b, moved, self.connection(x, w, u)))
+
+    def _sharp_second(self, x: Point, w: Point) -> Point:
+        """`sharp` of a second derivative, which may have a vertical part where that of the cost has none: `Checked`
+        is to tell the two apart.
+        """
+        return self.sharp(x, w)
 
     # -- chance -------------------------------------------------------------------------------------
     @final

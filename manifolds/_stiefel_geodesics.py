@@ -25,8 +25,8 @@ Array = Any
 #: Newton's method: most steps; shortest step; how far a step may stray from its aim; the residual that ends it and
 #: the one that is accepted, in eps
 _MAX_STEPS, _SHORTEST, _STRAY, _DONE, _ACCEPTED = 100, 1e-4, 0.75, 64.0, 1e5
-#: the largest square of the step after that
-_LAST = 1e-2
+#: the largest step after that
+_LAST = 0.1
 #: the squared length, over min(1, β), up to which the first geodesic found is taken
 _NEAR = 2.0
 #: Gauss's nodes and weights on [0, 1]
@@ -80,7 +80,6 @@ def logarithm(beta: Any, m: Array, away: Array, metric: Array | None = None) -> 
         z = _implicit(backend, float(beta))(m)
     a, g = _parts(z)
     _, f = ends(beta, a, g)
-    # a + g of an entry that failed is NaN and so is f, which some libraries refuse to invert
     b = away @ namespace(f).linalg.inv(f)
     b_plain, g = backend.stop_gradient((b, g))
     xp = namespace(g)
@@ -128,22 +127,18 @@ def _newton(backend: Any, beta: Any, m: Array) -> Array:
         return m
     start = 0.5 * (m - mT(m)) - 2 * (sym(m) - eye_like(m, p))
     everywhere = batch_full(m, 2, 0.0) == 0
-    z, jacobian, found = _search(backend, beta, m, start, everywhere)
+    z, found = _search(backend, beta, m, start, everywhere)
     if not (isinstance(beta, float) and beta == 1.0):
         squared = _squared_length(beta, z)
         far = ~(found & (squared <= 0.5 * _NEAR * (beta + 1 - abs(beta - 1))))
         if not backend.is_eager(far) or bool(xp.any(far)):
             other = start
             for on_the_way in (1.0, 0.5 + 0.5 * beta, beta):
-                other, other_jacobian, reached = _search(backend, on_the_way, m, other, far)
+                other, reached = _search(backend, on_the_way, m, other, far)
                 other = xp.where(reached[..., None, None], other, start)
             better = far & reached & (~found | (_squared_length(beta, other) < squared))
-            found, some = found | better, better[..., None, None]
-            z, jacobian = xp.where(some, other, z), xp.where(some, other_jacobian, jacobian)
-    # one more step, to rounding: it is tiny, except where the Jacobian is singular, near a conjugate point
-    step = _apply(_inverse(backend, jacobian, found), m - ends(beta, *_parts(z))[0])
-    found = found & (dot(step, step, 2) <= _LAST)
-    return xp.where(found[..., None, None], z + step, float("nan") * xp.ones_like(z))
+            found, z = found | better, xp.where(better[..., None, None], other, z)
+    return xp.where(found[..., None, None], z, float("nan") * xp.ones_like(z))
 
 
 def _squared_length(beta: Any, z: Array) -> Array:
@@ -152,37 +147,35 @@ def _squared_length(beta: Any, z: Array) -> Array:
     return beta * dot(a, a, 2) + dot(g, eye_like(g, g.shape[-1]), 2)
 
 
-def _search(backend: Any, beta: Any, m: Array, start: Array, some: Array) -> tuple[Array, Array, Array]:
-    """Newton's method from `start`, for some entries: `z, jacobian, found`."""
+def _search(backend: Any, beta: Any, m: Array, start: Array, some: Array) -> tuple[Array, Array]:
+    """Newton's method from `start`, for some entries: `z, found`."""
     xp = namespace(m)
     eps = m.shape[-1] * float(xp.finfo(m.dtype).eps)
 
     def size_of(off: Array) -> Array:
         return xp.sqrt(xp.sum(xp.abs(off) ** 2, axis=(-2, -1)))
 
-    def evaluate(z: Array) -> tuple[Array, Array]:
-        e, jacobian = _jacobian(backend, beta, *_parts(z))
-        return m - e, jacobian
-
     def step(state: tuple) -> tuple:
-        z, off, jacobian, t, todo = state
+        z, newton, off, size, t, todo = state
         far = t[..., None, None]
-        moved = z + far * _apply(_inverse(backend, jacobian, todo), off)
-        new_off, new_jacobian = evaluate(moved)
+        moved = z + far * newton
+        e, jacobian = _jacobian(backend, beta, *_parts(moved))
+        new_off = m - e
         # short steps keep to the path on which the residual shrinks without turning
-        good = todo & (size_of(new_off - (1 - far) * off) < _STRAY * t * size_of(off))
+        good = todo & (size_of(new_off - (1 - far) * off) < _STRAY * t * size)
         better = good[..., None, None]
-        z, off, jacobian = (
-            xp.where(better, new, old) for new, old in ((moved, z), (new_off, off), (new_jacobian, jacobian))
-        )
+        new = _apply(_inverse(backend, jacobian, good), new_off)
+        z, newton, off = (xp.where(better, p, q) for p, q in ((moved, z), (new, newton), (new_off, off)))
+        size = xp.where(good, size_of(off), size)
         t = xp.where(good, xp.minimum(4 * t, xp.ones_like(t)), 0.25 * t)
-        return z, off, jacobian, t, todo & (size_of(off) > _DONE * eps) & (t > _SHORTEST)
+        return z, newton, off, size, t, todo & (size > _DONE * eps) & (t > _SHORTEST)
 
-    off, jacobian = evaluate(start)
-    size = size_of(off)
-    state = (start, off, jacobian, xp.ones_like(size), some & (size > _DONE * eps))
-    z, off, jacobian, _, _ = backend.while_loop(lambda state: xp.any(state[4]), step, state, max_steps=_MAX_STEPS)
-    return z, jacobian, size_of(off) <= _ACCEPTED * eps
+    # the first step evaluates at the start
+    zero, one = xp.zeros_like(start), xp.ones_like(size_of(m))
+    state = (start, zero, zero, float("inf") * one, one, some & (size_of(m) >= 0))
+    z, newton, _, size, _, _ = backend.while_loop(lambda state: xp.any(state[5]), step, state, max_steps=_MAX_STEPS)
+    # one more step, to rounding: it is tiny, except where the Jacobian is singular, near a conjugate point
+    return z + newton, (size <= _ACCEPTED * eps) & (size_of(newton) <= _LAST)
 
 
 def _parts(z: Array) -> tuple[Array, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -71,16 +70,14 @@ class Checked(Composite):
     def sharp(self, x: Point, w: Point) -> Point:
         self._given("sharp", x)
         self._array("sharp", "w", x, w)
-        # the covector of a Hessian may have a vertical part: that of the cost is looked at by `connection`
-        if sys._getframe(1).f_code is not Manifold.hessian.__code__:
-            self._horizontal("sharp", x, w)
+        self._check_horizontal("sharp", x, w)
         return self._tangent("sharp", x, self.manifold.sharp(x, w))
 
     @final
     def connection(self, x: Point, w: Point, u: Point) -> Point:
         self._given("connection", x, u=u)
         self._array("connection", "w", x, w)
-        self._horizontal("connection", x, w)
+        self._check_horizontal("connection", x, w)
         return self.manifold.connection(x, w, u)
 
     @final
@@ -141,7 +138,10 @@ class Checked(Composite):
                 "use `project` for vectors, `sharp` for what autodiff returned"
             )
 
-    def _horizontal(self, method: str, x: Point, w: Point) -> None:
+    def _sharp_second(self, x: Point, w: Point) -> Point:
+        return self._tangent("hessian", x, self.manifold.sharp(x, w))
+
+    def _check_horizontal(self, method: str, x: Point, w: Point) -> None:
         if not isinstance(self.manifold, Quotient):
             return
         backend = backend_of(x, w)

@@ -72,17 +72,6 @@ class Embedded(InverseRetraction):
             raise ValueError(f"Embedded: {count} equations in {prod(shape)} unknowns: they are to be fewer, and some")
         return cls(h, shape, count, scalar, arguments, start)
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is Embedded and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
-    def _identity(self) -> tuple[Any, ...]:
-        # arrays are equal only to themselves
-        arguments = tuple(id(a) if hasattr(a, "dtype") else a for a in leaves(self.arguments))
-        return self.constraint, self.sizes, self.start, arguments
-
     def __repr__(self) -> str:
         name = getattr(self.constraint, "__name__", "h")
         return f"Embedded.from_constraint({name}, {self.sizes})"
