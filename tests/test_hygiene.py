@@ -75,12 +75,13 @@ def test_import_loads_no_framework():
 
 
 def test_import_is_quick():
+    """In seconds of this process: those on the clock depend on what else the machine does."""
     code = f"""
 import json, time
 import numpy
-start = time.perf_counter()
+start = time.process_time()
 {EVERYTHING}
-print(json.dumps(time.perf_counter() - start))
+print(json.dumps(time.process_time() - start))
 """
     in_fresh_process(code)  # compiles what is not compiled yet
     best = min(in_fresh_process(code) for _ in range(5))

@@ -172,7 +172,7 @@ CASES: dict[str, Case] = {
     # vector spaces and constructions
     "numbers": fixed(Euclidean(), 2),
     "matrices": fixed(Euclidean(3, 2), 2),
-    "product": fixed(Product({"w": Stiefel(5, 2), "b": Euclidean(3)}), 1),
+    "product": fixed(Product({"w": DoublyStochastic.uniform(2, 3), "b": Euclidean(3)}), 1),
     "geodesic product": fixed(Product([Sphere(3), {"c": (Euclidean(2), Euclidean())}]), 2),
     "nested product": fixed(Product((SPD(2), Product({"s": Sphere(3)}))), 2),
     "symmetric": fixed(Symmetric(3), 2),
