@@ -100,8 +100,20 @@ class Backend(ABC):
         xp, zero = self.xp, b == 0
         return xp.where(zero, xp.zeros_like(a), a / xp.where(zero, xp.ones_like(b), b))
 
-    def dots(self, a: Array, b: Array, ndim: int, keepdims: bool) -> Array | None:
-        """Σ a b over the last `ndim` axes of real arrays, in one pass over memory; None where there is no such way."""
+    def dots(self, a: Array, b: Array | None, ndim: int, keepdims: bool) -> Array | None:
+        """Σ a b (Σ a where b is None) over the last `ndim` axes of real arrays; None where `sum` is as fast."""
+        return None
+
+    def largest(self, a: Array) -> float | None:
+        """The largest entry (NaN if there is one), where it costs less than what it may save to know; else None."""
+        return None
+
+    def lower_inverse(self, l: Array) -> Array | None:
+        """The inverse of lower triangular matrices, faster than by `linalg.inv`; None where there is no such way."""
+        return None
+
+    def with_diagonal(self, a: Array, d: Array) -> Array | None:
+        """Matrices `a` with the diagonal `d`, in one pass over memory; None where there is no such way."""
         return None
 
     def solve_or_nan(self, matrix: Array, b: Array) -> Array:

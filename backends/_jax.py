@@ -95,6 +95,11 @@ class JaxBackend(Backend):
             device = self.device(like)
         return jnp.asarray(value, dtype=dtype, device=device)
 
+    def lower_inverse(self, l: Array) -> Array | None:
+        """By substitution."""
+        eye = jnp.broadcast_to(jnp.eye(l.shape[-1], dtype=l.dtype), l.shape)
+        return jax.lax.linalg.triangular_solve(l, eye, left_side=True, lower=True)
+
     def to_numpy(self, array: Array) -> Any:
         """A NumPy copy; works inside an eager `jax.grad` too, not under `jit` (see `call_external`)."""
         return np.array(jax.lax.stop_gradient(array))

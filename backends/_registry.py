@@ -73,6 +73,8 @@ def backend_of(*trees: Any) -> Backend:
     Raises `BackendMismatchError`, naming the frameworks, when they are of two, and `TypeError` when
     there is no array at all.
     """
+    if len(trees) == 1 and (known := _by_type.get(type(trees[0]))) is not None:
+        return known
     found = owner(*trees)
     if found is None:
         kinds = sorted({type(leaf).__name__ for tree in trees for leaf in leaves(tree)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -65,6 +66,39 @@ class TorchBackend(EagerBackend):
     def ratio(self, a: Array, b: Array) -> Array:
         """See the base class; two operations less."""
         return torch.where(b == 0, 0.0, a / b)
+
+    def dots(self, a: Array, b: Array | None, ndim: int, keepdims: bool) -> Array | None:
+        """See the base class; of many short rows on a CPU as a product with ones, ten times as fast as a sum."""
+        if not a.is_floating_point() or (b is not None and a.dtype != b.dtype):
+            return None
+        if a.numel() > 1000 and a.is_cpu and (b is None or a.shape == b.shape):
+            n = math.prod(a.shape[-ndim:])
+            if n < 8 and self.is_constant(a, a if b is None else b) and _exact_products(a):
+                products = a if b is None else a * b
+                found = products.flatten(-ndim) @ a.new_ones(n)
+                return found[(..., *(None,) * ndim)] if keepdims else found
+        if b is not None and ndim == 1:
+            return (a * b).sum(-1, True) if keepdims else torch.linalg.vecdot(a, b)
+        return (a if b is None else a * b).sum(tuple(range(-ndim, 0)), keepdims)
+
+    def largest(self, a: Array) -> float | None:
+        """See the base class; not from a GPU, which it would have to wait for."""
+        return float(a.max()) if a.is_cpu and a.numel() and self.is_constant(a) and self.is_eager(a) else None
+
+    def lower_inverse(self, l: Array) -> Array | None:
+        """By substitution; of many tiny matrices, `inv` takes half the time."""
+        if not self.is_constant(l) or (l.shape[-1] < 6 and l.numel() > 2000):
+            return None
+        eye = torch.eye(l.shape[-1], dtype=l.dtype, device=l.device)
+        return torch.linalg.solve_triangular(l, eye, upper=False)
+
+    def with_diagonal(self, a: Array, d: Array) -> Array | None:
+        """See the base class; a copy that is written to."""
+        if a.shape[:-1] != d.shape or not self.is_constant(a, d):
+            return None
+        result = a.clone()
+        result.diagonal(dim1=-2, dim2=-1).copy_(d)
+        return result
 
     def solve_or_nan(self, matrix: Array, b: Array) -> Array:
         """See the base class."""
@@ -181,6 +215,11 @@ def _plain(leaf: Any) -> Any:
     while isinstance(leaf, torch.Tensor) and functorch.is_gradtrackingtensor(leaf):
         leaf = functorch.get_unwrapped(leaf)
     return leaf
+
+
+def _exact_products(a: torch.Tensor) -> bool:
+    """Whether matrix products of this dtype are not rounded to a shorter one on the way."""
+    return a.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
 
 
 def _has_values(tensor: torch.Tensor) -> bool:

@@ -252,7 +252,7 @@ class Curvature(Manifold):
 
     @abstractmethod
     def injectivity_radius(self, x: Point) -> Array:
-        """How far exp at `x` is one to one, shape `(...)`; inf where it always is."""
+        """How far exp at `x` is one to one, shape `(...)`; inf where it always is, NaN where nothing is proven."""
 
     @abstractmethod
     def curvature_bounds(self, x: Point) -> tuple[Array, Array]:

@@ -14,8 +14,7 @@ Array = Any
 class Chart(ABC):
     """The chart φ of a flat manifold at a point x; made once, with what its methods share factorized."""
 
-    #: φ(x)
-    coordinates: Array
+    coordinates: Any  #: φ(x), an array
 
     @abstractmethod
     def push(self, u: Array) -> Array:

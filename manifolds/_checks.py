@@ -16,6 +16,11 @@ def is_shape(tree: Any) -> bool:
     return isinstance(tree, tuple) and all(isinstance(size, int) for size in tree)
 
 
+def is_size(value: Any, least: int = 1) -> bool:
+    """Whether `value` is an integer, and no boolean, of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def leaf_shapes(shape: Any) -> list[tuple[int, ...]]:
     """The shapes in a tree of shapes, in the order of a point's leaves."""
     return [shape] if is_shape(shape) else optree.tree_leaves(shape, is_shape, namespace=NAMESPACE)
@@ -78,6 +83,9 @@ def _check_arrays(manifold: Any, x: Any, name: str) -> None:
 
 def _check_values(manifold: Any, x: Any, name: str, backend: Any) -> None:
     manifold, x = backend.stop_gradient((manifold, x))  # a manifold's parameters may be moving too
+    finite = [namespace(a).all(namespace(a).isfinite(a)) for a in leaves(x)]
+    if backend.is_eager(finite) and not all(map(bool, finite)):
+        raise NotOnManifoldError(f"{name} holds values that are not finite; a point of {manifold} is finite")
     atol, defect = tolerance(x), manifold.defect(x)
     if not backend.is_eager(defect):  # a known array under `jax.jit`: what is computed from it is not known
         return
@@ -86,8 +94,6 @@ def _check_values(manifold: Any, x: Any, name: str, backend: Any) -> None:
     if not bad.any():
         return
     some = f"{int(bad.sum())} of {bad.size} points" if bad.size > 1 else "it"
-    if not all(bool(namespace(a).all(namespace(a).isfinite(a))) for a in leaves(x)):
-        raise NotOnManifoldError(f"{name} holds values that are not finite; a point of {manifold} is finite")
     raise NotOnManifoldError(
         f"{name} is not on {manifold}: {some} off by {defect.max():.3g} (tolerance {atol:.3g}); "
         "start from `random_point`, or turn any array into a point with `from_noise`"

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backends import backend_of, namespace
 from ._base import Curvature, Geodesic, InverseRetraction
+from ._checks import is_size
 from ._linalg import dot, fit
 from ._parameters import expand, known
 
@@ -42,7 +43,7 @@ class Conformal(Geodesic, InverseRetraction, Curvature):
 
     def inner(self, x: Array, u: Array, v: Array) -> Array:
         """4 u·v/b²."""
-        scale = 2 / self._b(x)[..., 0]
+        scale = 2.0 / (1.0 + self.curvature * dot(x, x, 1))
         return scale * scale * dot(u, v, 1)
 
     def project(self, x: Array, a: Array) -> Array:
@@ -98,12 +99,13 @@ class Conformal(Geodesic, InverseRetraction, Curvature):
         kappa, d = self._kappa, y - x
         xx, xd, dd = (dot(p, q, 1, keepdims=True) for p, q in ((x, x), (x, d), (d, d)))
         xu, du = dot(x, u, 1, keepdims=True), dot(d, u, 1, keepdims=True)
-        bx = 1 + kappa * xx
-        m = bx + kappa * xd
-        factor = 2 * kappa / (m * m + (kappa * kappa) * (xx * dd - xd * xd))
-        along_d = factor * (m * xu - kappa * (du * xx - xu * xd))
-        along_x = factor * (kappa * (du * xd - xu * dd) - m * du)
-        return (self._b(y) / bx) * (u + along_d * d + along_x * x)
+        xx, xd, dd = kappa * xx, kappa * xd, kappa * dd
+        bx = 1.0 + xx
+        m = bx + xd
+        factor = (2.0 * kappa) / (m * m + (xx * dd - xd * xd))
+        along_d = factor * ((m + xd) * xu - xx * du)
+        along_x = factor * ((m - xd) * du + dd * xu)
+        return (self._b(y) / bx) * (u + along_d * d - along_x * x)
 
     def curvature_bounds(self, x: Array) -> tuple[Array, Array]:
         """κ, κ: exact."""
@@ -125,7 +127,7 @@ class Conformal(Geodesic, InverseRetraction, Curvature):
 
     def _b(self, x: Array) -> Array:
         """1 + κ|x|², shape `(..., 1)`."""
-        return 1 + self._kappa * dot(x, x, 1, keepdims=True)
+        return 1.0 + self._kappa * dot(x, x, 1, keepdims=True)
 
     def _scaled(self, x: Array, u: Array) -> tuple[Array, Array]:
         """`b, κ|u/b|²`."""
@@ -146,16 +148,20 @@ def translate(kappa: Any, x: Array, b: Array, p: Array, g: Array, c: Any = 1.0) 
     opposite = -kappa * dot(p, p, 1, keepdims=True)
     bottom = b * g + opposite
     y = (opposite / bottom) * x + (b * c / bottom) * p
+    if not hasattr(kappa, "shape") and kappa >= 0:
+        return y
     squared = -kappa * dot(y, y, 1, keepdims=True)
-    xp = namespace(squared)
-    ones, eps = xp.ones_like(squared), float(xp.finfo(squared.dtype).eps)
-    outside = squared > 1 - 8 * eps
+    xp, largest = namespace(squared), backend_of(squared).largest(squared)
+    eps = float(xp.finfo(squared.dtype).eps)
+    if largest is not None and largest <= 1 - 8 * eps:
+        return y
+    ones, outside = xp.ones_like(squared), squared > 1 - 8 * eps
     return y * xp.where(outside, (1 - 4 * eps) / xp.sqrt(xp.where(outside, squared, ones)), ones)
 
 
 def check_size(name: str, n: Any, low: int = 1) -> None:
     """Raise `ValueError` unless `n` is an integer, at least `low`."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < low:
+    if not is_size(n, low):
         raise ValueError(f"{name} needs an integer n of at least {low}, not {n!r}")
 
 

@@ -18,10 +18,13 @@ def squared_dist(manifold: Any, value: Callable[[Array, Array], Array], scale: f
 
     The derivatives are covectors, -2 `scale` log(x, y) in x and likewise in y; so `value` is never differentiated.
     """
+    backend = backend_of(x, y)
+    if backend.is_constant(x, y):
+        return value(x, y)
     if x.shape != y.shape:
         # a rule gives to each argument what has its shape
         x, y = namespace(x, y).broadcast_arrays(x, y)
-    return _rule(backend_of(x, y), manifold, value, scale)(x, y)
+    return _rule(backend, manifold, value, scale)(x, y)
 
 
 @cache
@@ -46,6 +49,6 @@ def excess(c: Array) -> Array:
     """Σ (θ² - sin²θ) over the last axis of c = cos θ ≥ 0. An error of c counts θ²-fold: small angles are exact."""
     xp = namespace(c)
     # a cosine may exceed 1 by rounding
-    gap = xp.where(c < 1, 1 - c, 0.0 * c)
+    gap = xp.abs(1 - c)
     ratio = angle_over_sine(xp, gap, 1 + c)
     return xp.sum(gap * (1 + c) * (ratio * ratio - 1), axis=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import factorial
+from math import ceil, factorial, isfinite, log2, prod
 from typing import Any
 
 from ..backends import backend_of, namespace
@@ -15,6 +15,8 @@ Array = Any
 #: Scaled to this 1-norm, the series up to the 15th power is exact to 2^-16/16! = 7e-19.
 _SCALED = 0.5
 _SERIES = [1.0 / factorial(k) for k in range(16)]
+#: As many numbers at a time stay in the processor's cache, with what is computed on the way.
+_BLOCK = 16384
 _MAX_SQUARINGS = 1100
 
 
@@ -24,7 +26,16 @@ def expm(a: Array) -> Array:
     Higham 2008, ch. 10. The derivative in the direction e is the upper right block of exp [[a, e], [0, a]]
     (Najfeld & Havel 1995, eq. 17), and so on to every order; nothing is differentiated through the squarings.
     """
-    return _rule(backend_of(a))(a)
+    backend = backend_of(a)
+    if not backend.is_constant(a):
+        return _rule(backend)(a)
+    n = a.shape[-1]
+    if prod(a.shape) <= 2 * _BLOCK or n * n > _BLOCK or str(backend.device(a)) != "cpu":
+        return _scale_and_square(backend, a)
+    xp, count = namespace(a), _BLOCK // (n * n)
+    flat = xp.reshape(a, (-1, n, n))
+    blocks = [_scale_and_square(backend, flat[k : k + count, ...]) for k in range(0, flat.shape[0], count)]
+    return xp.reshape(xp.concat(blocks, axis=0), a.shape)
 
 
 @cache
@@ -54,16 +65,26 @@ def _scale_and_square(backend: Any, a: Array) -> Array:
     if 0 in a.shape:
         return a
     norm = xp.max(xp.sum(xp.abs(a), axis=-2), axis=-1)
+    if backend.is_constant(norm):
+        # numbers of Python, where one suffices
+        largest = float(xp.max(norm))
+        if largest <= _SCALED:
+            return _series(a)
+        if prod(norm.shape) == 1 and isfinite(largest):
+            halvings = ceil(log2(largest / _SCALED))
+            result = _series(a * 0.5**halvings)
+            for _ in range(halvings):
+                result = result @ result
+            return result
     finite = xp.isfinite(norm) & (norm > _SCALED)
     halvings = xp.ceil(xp.log2(xp.where(finite, norm, xp.ones_like(norm)) / _SCALED))
     count = xp.where(finite, halvings, xp.zeros_like(norm))
     result = _series(a * (0.5**count)[..., None, None])
     if backend.is_eager(count):
-        most, least = int(xp.max(count)), int(xp.min(count)) if count.shape else None
+        most, least = int(xp.max(count)), int(xp.min(count))
         for k in range(most):
             squared = result @ result
-            whole = least is None or k < least
-            result = squared if whole else xp.where((k < count)[..., None, None], squared, result)
+            result = squared if k < least else xp.where((k < count)[..., None, None], squared, result)
         return result
 
     def body(state: tuple) -> tuple:

@@ -57,6 +57,12 @@ def fit(a: Array, x: Array) -> Array:
     return a if a.shape == x.shape else a + namespace(x).zeros_like(x)
 
 
+def lower_inverse(l: Array) -> Array:
+    """The inverse of lower triangular matrices."""
+    found = backend_of(l).lower_inverse(l)
+    return namespace(l).linalg.inv(l) if found is None else found
+
+
 def eye_like(a: Array, n: int) -> Array:
     """The n × n identity with the dtype and device of `a`."""
     return namespace(a).eye(n, dtype=a.dtype, device=backend_of(a).device(a))
@@ -78,9 +84,21 @@ def qr_unique(a: Array) -> Array:
 
 
 def along(a: Array, b: Array, axis: int) -> Array:
-    """Re⟨conj(a), b⟩ along one axis, which is kept with size 1."""
+    """Re⟨conj(a), b⟩ along one axis, -1 or -2, which is kept with size 1."""
+    if axis == -1:
+        return dot(a, b, 1, keepdims=True)
+    if type(a) is type(b):
+        found = backend_of(a).dots(a.mT, b.mT, 1, False)
+        if found is not None:
+            return found[..., None, :]
     product = dot(a, b, 0)
     return namespace(product).sum(product, axis=axis, keepdims=True)
+
+
+def row_sum(a: Array) -> Array:
+    """The sum over the last axis of a real array, which is kept with size 1."""
+    found = backend_of(a).dots(a, None, 1, True)
+    return namespace(a).sum(a, axis=-1, keepdims=True) if found is None else found
 
 
 def batch_full(x: Array, ndim: int, value: float) -> Array:
@@ -95,3 +113,12 @@ def real_diagonal(a: Array) -> Array:
     xp = namespace(a)
     diagonal = xp.linalg.diagonal(a)
     return xp.real(diagonal) if is_complex(a.dtype) else diagonal
+
+
+def with_diagonal(a: Array, d: Array) -> Array:
+    """Square matrices `a` with the diagonal `d`, which may be real where `a` is complex."""
+    found = backend_of(a).with_diagonal(a, d) if type(a) is type(d) else None
+    if found is not None:
+        return found
+    xp = namespace(a, d)
+    return xp.where(eye_like(a, a.shape[-1]) != 0, xp.astype(d, a.dtype)[..., None], a)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from math import comb
 from typing import Any
 
@@ -25,14 +25,24 @@ class Polar:
 
     def __init__(self, m: Array):
         self._backend = backend_of(m)
-        plain = self._backend.stop_gradient(m)
+        constant = self._backend.is_constant(m)
+        plain = m if constant else self._backend.stop_gradient(m)
         left, self._values, right = namespace(plain).linalg.svd(plain, full_matrices=False)
         self._vectors = mT(right)
-        self.unitary = _unitary(self._backend)(m, left, self._values, self._vectors)
-        self.hermitian = sym(mT(self.unitary) @ m)
+        unitary = None if constant else _unitary(self._backend)
+        self.unitary = left @ right if unitary is None else unitary(m, left, self._values, self._vectors)
+        self._m = m
+
+    @cached_property
+    def hermitian(self) -> Array:
+        """The factor h."""
+        return sym(mT(self.unitary) @ self._m)
 
     def angle_over_sine(self, scale: float = 1.0) -> Array:
         """Θ/sin Θ where `scale` h = cos Θ."""
+        if self._backend.is_constant(self._m):
+            angles = AngleOverSine().value(namespace(self._m), scale * self._values)
+            return (self._vectors * angles[..., None, :]) @ mT(self._vectors)
         function = _derivative(self._backend, AngleOverSine(), 0)
         return sym(function(scale * self.hermitian, scale * self._values, self._vectors))
 
@@ -98,7 +108,7 @@ class AngleOverSine(ScalarFunction):
 
     def value(self, xp: Any, a: Array) -> Array:
         # a singular value may exceed 1 by rounding
-        return angle_over_sine(xp, xp.where(a < 1, 1 - a, 0.0 * a), 1 + a)
+        return angle_over_sine(xp, xp.abs(1 - a), 1 + a)
 
     def divided(self, xp: Any, *nodes: Array) -> Array:
         """Of a polynomial that is exact to 3⁻⁴⁰, by synthetic division: no differences, so no digits are lost."""

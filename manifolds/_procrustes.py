@@ -14,6 +14,7 @@ from typing import Any, final
 
 from ..backends import backend_of, namespace
 from ._base import Quotient
+from ._checks import is_size
 from ._linalg import dot, eye_like, fit, is_complex, mT, qr_unique, sym
 from ._smooth import root
 
@@ -57,7 +58,7 @@ class Factored(Quotient, ABC):
 
 def check_sizes(name: str, **sizes: Any) -> None:
     """Raise `ValueError` unless all `sizes` are integers ≥ 1."""
-    if not all(isinstance(size, int) and size >= 1 for size in sizes.values()):
+    if not all(map(is_size, sizes.values())):
         given = ", ".join(f"{letter} = {size!r}" for letter, size in sizes.items())
         raise ValueError(f"{name}({', '.join(sizes)}) takes integers ≥ 1, not {given}")
 
@@ -137,8 +138,7 @@ def polar_factor(m: Array) -> Array:
     """
     n, k = m.shape[-2:]
     if k == 1:
-        squared = dot(m, m, 2, keepdims=True)
-        return m / namespace(squared).sqrt(squared)
+        return _normalized(m, dot(m, m, 2, keepdims=True))
     if n == k == 2 and not is_complex(m.dtype):
         return _polar_factor_2(m)
     backend = backend_of(m)
@@ -154,8 +154,14 @@ def _polar_factor_2(m: Array) -> Array:
     ones = xp.ones_like(determinant)
     side = xp.where(determinant < 0, -ones, ones)[..., None, None]
     q = m + side * (signs * xp.flip(m, axis=(-2, -1)))
-    squared = 0.5 * dot(q, q, 2, keepdims=True)
-    return q / xp.sqrt(squared)
+    return _normalized(q, 0.5 * dot(q, q, 2, keepdims=True))
+
+
+def _normalized(q: Array, squared: Array) -> Array:
+    """q/√squared; I where q = 0, of which every orthonormal matrix is a polar factor."""
+    xp, nothing = namespace(q), squared == 0
+    eye = xp.eye(*q.shape[-2:], dtype=q.dtype, device=backend_of(q).device(q))
+    return xp.where(nothing, eye, q) / xp.sqrt(xp.where(nothing, xp.ones_like(squared), squared))
 
 
 @cache

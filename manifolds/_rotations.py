@@ -8,6 +8,7 @@ from typing import Any, final
 
 from ..backends import namespace
 from ._base import Curvature, Geodesic, InverseRetraction
+from ._checks import is_size
 from ._distances import excess
 from ._expm import expm
 from ._linalg import dot, eye_like, fit, is_complex, mT, sym
@@ -160,7 +161,7 @@ class MatrixGroup(Geodesic, InverseRetraction, Curvature, ABC):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        if not isinstance(self.n, int) or self.n < 1:
+        if not is_size(self.n):
             raise ValueError(f"{name}(n) needs an integer n ≥ 1, not n = {self.n}")
         if not isinstance(self.retraction, Retraction):
             raise ValueError(

@@ -57,9 +57,10 @@ def squared_angle(xp: Any, s: Array, c: Array) -> Array:
 
     θ = 2 atan2(√s, √c) loses no digits at either end (Kahan 2006, §12).
     """
-    if backend_of(s, c).is_constant(s, c):
+    if backend_of(s).is_constant(s, c):
         half = xp.atan2(xp.sqrt(s), xp.sqrt(c))
-        return 4 * (half * half)
+        angle = half + half
+        return angle * angle
     near, s1, c1, r = _half_angle(xp, s, c)
     ratio = _horner(xp, r, _ATANC)
     far = xp.atan2(root(xp, s1), root(xp, c1))
@@ -68,7 +69,7 @@ def squared_angle(xp: Any, s: Array, c: Array) -> Array:
 
 def angle_over_sine(xp: Any, s: Array, c: Array) -> Array:
     """θ/sin θ with θ as in `squared_angle`; infinite or NaN at θ = π, where it has its pole."""
-    if backend_of(s, c).is_constant(s, c):
+    if backend_of(s).is_constant(s, c):
         root_s, root_c = xp.sqrt(s + _TINY), xp.sqrt(c)
         return xp.atan2(root_s, root_c) * (s + c) / (root_s * root_c)
     near, s1, c1, r = _half_angle(xp, s, c)
@@ -113,11 +114,36 @@ def _horner(xp: Any, t: Array, coefficients: tuple[float, ...]) -> Array:
 
 def log_ratio(xp: Any, a: Array, b: Array) -> Array:
     """log(a/b) of positive numbers, without losing digits where a is close to b."""
-    r = (a - b) / b
-    near = xp.abs(r) < 0.5
-    ones = xp.ones_like(r)
-    ratio = xp.where(near, ones, a / b)
-    return xp.where(near, xp.log1p(xp.where(near, r, 0.0 * ones)), xp.log(ratio))
+    backend = backend_of(a)
+    if backend.is_constant(a, b):
+        return _log_ratio(xp, a, b)
+    if a.shape != b.shape:
+        a, b = xp.broadcast_arrays(a, b)
+    return _log_ratio_rule(backend_of(a, b))(a, b)
+
+
+@cache
+def _log_ratio_rule(backend: Any) -> Callable[[Array, Array], Array]:
+    def pushforward(primals: tuple, out: Array, tangents: tuple) -> Array:
+        moved = [None if t is None else t / p for p, t in zip(primals, tangents, strict=True)]
+        if moved[1] is None:
+            return moved[0]
+        return -moved[1] if moved[0] is None else moved[0] - moved[1]
+
+    def pullback(primals: tuple, out: Array, cotangent: Array, needs: tuple[bool, ...]) -> tuple:
+        a, b = primals
+        return cotangent / a if needs[0] else None, -cotangent / b if needs[1] else None
+
+    def function(a: Array, b: Array) -> Array:
+        return _log_ratio(namespace(a, b), a, b)
+
+    return backend.custom_derivative(function, pushforward, pullback, transposable=True)
+
+
+def _log_ratio(xp: Any, a: Array, b: Array) -> Array:
+    """± log(1 + |a - b|/min(a, b)): right for every ratio, by one logarithm."""
+    d = a - b
+    return xp.copysign(xp.log1p(xp.abs(d) / xp.minimum(a, b)), d)
 
 
 # -- hyperbolic: the value in closed form, the derivative by a rule, whose own derivatives are smooth at t = 0 --
@@ -221,8 +247,9 @@ def _tanhc_slope(xp: Any, t: Array) -> Array:
 
 
 def _squared_sech(xp: Any, t: Array) -> Array:
-    e = xp.exp(-2 * xp.sqrt(t))
-    return 4 * e / ((1 + e) * (1 + e))
+    e = xp.exp(-2.0 * xp.sqrt(t))
+    bottom = 1.0 + e
+    return 4.0 * e / (bottom * bottom)
 
 
 def _squared_sech_slope(xp: Any, t: Array) -> Array:
@@ -230,13 +257,18 @@ def _squared_sech_slope(xp: Any, t: Array) -> Array:
 
 
 def _squared_asinh(xp: Any, t: Array) -> Array:
-    r = xp.asinh(xp.sqrt(t))
+    r = _asinh(xp, t, xp.sqrt(t), xp.sqrt(1.0 + t))
     return r * r
 
 
 def _asinh_ratio(xp: Any, t: Array) -> Array:
-    r = xp.sqrt(t + _TINY)
-    return xp.asinh(r) / (r * xp.sqrt(1 + t))
+    r, q = xp.sqrt(t + _TINY), xp.sqrt(1.0 + t)
+    return _asinh(xp, t, r, q) / (r * q)
+
+
+def _asinh(xp: Any, t: Array, r: Array, q: Array) -> Array:
+    """asinh r from t = r², q = √(1 + t): what libraries call asinh is slow, in PyTorch six times as slow as this."""
+    return xp.log1p(r + t / (1.0 + q))
 
 
 def _asinh_ratio_slope(xp: Any, t: Array) -> Array:

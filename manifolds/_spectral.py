@@ -43,26 +43,36 @@ def spectral(f: ScalarFunction) -> Callable[[Array], Array]:
     `spectral(Log())(a)`. Time O(n³) for value and first derivative; the second and third sum n³ and n⁴ terms.
     Raises `NoDerivativeError` where a fourth derivative is asked for.
     """
-    return lambda a: Decomposition(a)(f)
+    return lambda a: Decomposition(sym(a))(f)
 
 
 class Decomposition:
-    """Eigenvalues and -vectors of `a`, found once for several functions: d = Decomposition(a); d(Sqrt())."""
+    """Eigenvalues and -vectors of `a`, found once for several functions: d = Decomposition(a); d(Sqrt()).
+
+    `a` is symmetric, to rounding at least; it is symmetrized where derivatives are taken.
+    """
 
     def __init__(self, a: Array):
         self._backend = backend_of(a)
-        self._a = sym(a)
-        plain = self._backend.stop_gradient(self._a)
+        self._slopes: dict[ScalarFunction, Array] = {}
+        constant = self._backend.is_constant(a)
+        self._a = a if constant else sym(a)
+        plain = a if constant else self._backend.stop_gradient(self._a)
         self.values, self.vectors = namespace(plain).linalg.eigh(plain)
+
+    def _constant(self, *others: Array) -> bool:
+        return self._backend.is_constant(self._a, *others)
 
     def __call__(self, f: ScalarFunction) -> Array:
         """f(a), exactly symmetric."""
+        if self._constant():
+            return sym(_evaluate(f, self.values, self.vectors, ()))
         return sym(_derivative(self._backend, f, 0)(self._a, self.values, self.vectors))
 
     def image(self, f: ScalarFunction, fa: Array) -> Decomposition:
         """The decomposition of `fa`, which is f(a): without another `eigh`."""
         result = object.__new__(Decomposition)
-        result._backend, result._a, result.vectors = self._backend, fa, self.vectors
+        result._backend, result._a, result.vectors, result._slopes = self._backend, fa, self.vectors, {}
         result.values = f.value(namespace(self.values), self.values)
         return result
 
@@ -70,6 +80,24 @@ class Decomposition:
         """The derivative of f at `a` in one or two directions, which are symmetrized; all broadcast."""
         parts = self._broadcast(*(sym(e) for e in directions))
         return sym(_derivative(self._backend, f, len(directions))(*parts))
+
+    def slope(self, f: ScalarFunction, e: Array) -> Array | None:
+        """`derivative(f, e)` of constants; None of others."""
+        return self._rotated(e, self._first(f)) if self._constant(e) else None
+
+    def inverse_slope(self, f: ScalarFunction, c: Array) -> Array | None:
+        """The e with `slope(f, e)` = c."""
+        return self._rotated(c, 1 / self._first(f)) if self._constant(c) else None
+
+    def _first(self, f: ScalarFunction) -> Array:
+        if f not in self._slopes:
+            xp, v = namespace(self.values), self.values
+            self._slopes[f] = f.divided(xp, v[..., :, None], v[..., None, :])
+        return self._slopes[f]
+
+    def _rotated(self, e: Array, factors: Array) -> Array:
+        adjoint = mT(self.vectors)
+        return sym(self.vectors @ (factors * (adjoint @ e @ self.vectors)) @ adjoint)
 
     def lyapunov(self, c: Array) -> Array:
         """The X with aX + Xa = c, for positive definite `a` and any `c`; derivatives of every order."""
@@ -86,10 +114,23 @@ class Decomposition:
         return [a, values, xp.broadcast_to(self.vectors, a.shape), *fitted]
 
 
+def congruent(f: ScalarFunction, a: Array, l: Array) -> Array:
+    """l f(a) lᴴ, exactly symmetric; `a` is symmetric to rounding."""
+    if not backend_of(a, l).is_constant(a, l):
+        return sym(l @ spectral(f)(a) @ mT(l))
+    xp = namespace(a, l)
+    if isinstance(f, Exp) and prod(a.shape) >= _LARGE:
+        half = l @ expm(0.5 * a)
+        return sym(half @ mT(half))
+    values, vectors = xp.linalg.eigh(a)
+    half = l @ vectors
+    return sym((half * f.value(xp, values)[..., None, :]) @ mT(half))
+
+
 def exponential(a: Array) -> Array:
     """`spectral(Exp())`. Where no derivative can be wanted, large arrays go by products alone: half the time."""
     a = sym(a)
-    if prod(a.shape) >= _LARGE and _seems_constant(a):
+    if prod(a.shape) >= _LARGE and backend_of(a).is_constant(a):
         return sym(expm(a))
     return spectral(Exp())(a)
 
@@ -98,24 +139,16 @@ def squared_log(a: Array) -> Array:
     """|log a|² = Σ log² λ for positive definite matrices `(..., n, n)`, of shape `(...)`; derivatives to order 3.
 
     The derivative is 2 a⁻¹ log a, a function of one matrix again: the logarithm itself is never formed. Where no
-    derivative can be wanted, eigenvalues do without their vectors.
+    derivative can be wanted, eigenvalues do without their vectors. `a` is symmetric to rounding.
     """
-    backend, a = backend_of(a), sym(a)
+    backend = backend_of(a)
+    if backend.is_constant(a):
+        xp = namespace(a)
+        logs = xp.log(xp.linalg.eigvalsh(a))
+        return dot(logs, logs, 1)
+    a = sym(a)
     plain = backend.stop_gradient(a)
-    linalg = namespace(plain).linalg
-    if _seems_constant(a):
-        return _squared_log(backend)(a, linalg.eigvalsh(plain), None)
-    return _squared_log(backend)(a, *linalg.eigh(plain))
-
-
-def is_constant(a: Array) -> bool:
-    """Whether `a` is known to be no function of what is being differentiated; on PyTorch that is never known."""
-    return backend_of(a).stop_gradient(a) is a
-
-
-def _seems_constant(a: Array) -> bool:
-    """The same with a guess on PyTorch (wrong in its forward mode): for shortcuts that have right derivatives too."""
-    return getattr(a, "requires_grad", None) is False or is_constant(a)
+    return _squared_log(backend)(a, *namespace(plain).linalg.eigh(plain))
 
 
 @cache
@@ -209,15 +242,13 @@ def _lyapunov(backend: Any) -> Callable[..., Array]:
 
 @cache
 def _squared_log(backend: Any) -> Callable[..., Array]:
-    """Of `a, values, vectors`, of which the vectors may be None."""
+    """Of `a, values, vectors`."""
 
-    def function(a: Array, values: Array, vectors: Array | None) -> Array:
-        log = namespace(values).log(values)
-        return namespace(values).sum(log * log, axis=-1)
+    def function(a: Array, values: Array, vectors: Array) -> Array:
+        logs = namespace(values).log(values)
+        return dot(logs, logs, 1)
 
-    def slope(a: Array, values: Array, vectors: Array | None) -> Array:
-        if vectors is None:
-            return 2.0 * spectral(LogRatio())(a)
+    def slope(a: Array, values: Array, vectors: Array) -> Array:
         return 2.0 * sym(_derivative(backend, LogRatio(), 0)(a, values, vectors))
 
     def pushforward(primals: tuple, out: Array, tangents: tuple) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import factorial
+from math import factorial, prod
 from typing import Any
 
 from ..backends import backend_of, namespace
@@ -16,6 +16,10 @@ Array = Any
 _VERSINE = [(-1.0) ** k / factorial(2 * k + 2) for k in range(9)]
 _SINC = [(-1.0) ** k / factorial(2 * k + 1) for k in range(10)]
 _MAX_DOUBLINGS = 600
+#: Up to so many entries, a decomposition takes less time than the calls for the series.
+_SMALL = 256
+#: Added to a square that is divided by the root of.
+_TINY = 1e-36
 
 
 def cos_sinc(a: Array) -> tuple[Array, Array]:
@@ -24,7 +28,19 @@ def cos_sinc(a: Array) -> tuple[Array, Array]:
     By Taylor series and doubling: 1 - cos 2θ = 4(1 - cos θ) - 2(1 - cos θ)², sin 2θ/2θ = cos θ sin θ/θ (Higham 2008,
     §12.4). The derivative in the direction e is the upper right block of the functions of [[a, e], [0, a]].
     """
-    return _rule(backend_of(a))(a)
+    backend = backend_of(a)
+    return _double(backend, a) if backend.is_constant(a) else _rule(backend)(a)
+
+
+def cos_sinc_definite(a: Array) -> tuple[Array, Array]:
+    """`cos_sinc` of symmetric a ≥ 0; few small constants go by eigenvectors, for that takes fewer calls."""
+    if prod(a.shape) > _SMALL or not backend_of(a).is_constant(a):
+        return cos_sinc(a)
+    xp = namespace(a)
+    squares, vectors = xp.linalg.eigh(a)
+    angles, adjoint = xp.sqrt(abs(squares) + _TINY), mT(vectors)
+    cosine, sinc = xp.cos(angles), xp.sin(angles) / angles
+    return (vectors * cosine[..., None, :]) @ adjoint, (vectors * sinc[..., None, :]) @ adjoint
 
 
 @cache

@@ -16,8 +16,13 @@ Array = Any
 
 def unit(a: Array, axis: int) -> Array:
     """a/|a|."""
-    squared = along(a, a, axis)
-    return a / namespace(squared).sqrt(squared)
+    length = along(a, a, axis)
+    return a / namespace(length).sqrt(length)
+
+
+def squared(a: Array, axis: int) -> Array:
+    """|a|²; the memory of a temporary `a` is free again before the next one is made, which is half the time of many."""
+    return along(a, a, axis)
 
 
 def project(x: Array, a: Array, axis: int) -> Array:
@@ -39,27 +44,28 @@ def exp(x: Array, u: Array, axis: int) -> Array:
 
 def chords(x: Array, y: Array, axis: int) -> tuple[Array, Array]:
     """|x - y|², |x + y|²."""
-    return along(x - y, x - y, axis), along(x + y, x + y, axis)
+    return squared(x - y, axis), squared(x + y, axis)
 
 
 def log(x: Array, y: Array, axis: int) -> Array:
-    """(θ/sin θ) (y - (x·y) x), θ the angle of x and y."""
-    s, c = chords(x, y, axis)
-    # 1 - x·y = |x - y|²/2: no digits are lost where y is close to x
-    return angle_over_sine(namespace(s), s, c) * project(x, (y - x) + 0.5 * s * x, axis)
+    """(θ/sin θ) (d - (x·d) x) with d = y - x, which loses no digits where y is close to x; θ the angle of x and y."""
+    c = squared(x + y, axis)
+    d = y - x
+    s = along(d, d, axis)
+    return angle_over_sine(namespace(s), s, c) * project(x, d, axis)
 
 
 def parallel_transport(x: Array, y: Array, u: Array, axis: int) -> Array:
     """u - 2 (x + y) ((x + y)·u)/|x + y|²: the reflection that takes x to -y and keeps what is normal."""
     middle = x + y
-    return u - (2 * along(middle, u, axis) / along(middle, middle, axis)) * middle
+    return u - (2.0 * along(middle, u, axis) / along(middle, middle, axis)) * middle
 
 
 def inverse_retract(x: Array, y: Array, axis: int) -> Array:
     """y/(x·y) - x = (d - (x·d) x)/(1 + x·d) with d = y - x, accurate where y is close to x."""
     d = y - x
     q = along(x, d, axis)
-    return (d - q * x) / (1 + q)
+    return (d - q * x) / (1.0 + q)
 
 
 def curvature(n: int, x: Array) -> float:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ..backends import backend_of, namespace
 from ._base import Curvature, Geodesic, InverseRetraction
+from ._checks import is_size
 from ._linalg import dot, fit
 from ._parameters import known
 
@@ -33,7 +34,7 @@ class Box(Geodesic, InverseRetraction, Curvature):
         shapes = [tuple(getattr(bound, "shape", ())) for bound in (low, high)]
         if shape is None:
             shape = max(shapes, key=lambda s: (len(s), prod(s)))
-        if any(not isinstance(size, int) or size < 0 for size in shape):
+        if not all(is_size(size, 0) for size in shape):
             raise ValueError(f"Box: shape takes sizes that are integers ≥ 0, not {shape}")
         for bound in shapes:
             pairs = zip(bound[::-1], tuple(shape)[::-1], strict=False)

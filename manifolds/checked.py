@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from ..backends import CutLocusError, NotTangentError, ShapeError, backend_of, namespace
+import numpy as np
+
+from ..backends import Backend, CutLocusError, NotTangentError, ShapeError, backend_of, namespace
 from ..backends._trees import leaves, tree_map
 from ._base import (
     Congruence,
@@ -29,9 +31,10 @@ class Checked(Composite):
     """`manifold`, with its arguments and results checked in every call: for finding mistakes; of the same kinds.
 
     Raises, with the method and the argument in the message: `ShapeError` (structure, trailing or leading axes),
-    `DTypeError`, `NotOnManifoldError` (off the manifold, not finite), `NotTangentError` (vectors that are not tangent;
-    covectors of costs that are not invariant, on a `Quotient`), `CutLocusError` (a logarithm beyond the injectivity
-    radius, where that is known or bounded). Values are looked at only where they are known, not under `jax.jit`.
+    `DTypeError`, `BackendMismatchError`, `NotOnManifoldError` (off the manifold, not finite), `ValueError` (vectors and
+    covectors that are not finite), `NotTangentError` (vectors that are not tangent; covectors of costs that are not
+    invariant, on a `Quotient`), `CutLocusError` (a logarithm beyond the injectivity radius, where that is known or
+    bounded). Values are looked at only where they are known, not under `jax.jit`.
     """
 
     parameters: ClassVar[tuple[str, ...]] = ("manifold",)
@@ -115,12 +118,20 @@ class Checked(Composite):
         name = f"{method}: {name}"
         _check_structure(self.manifold, a, name)
         _check_arrays(self.manifold, a, name)
+        backend = backend_of(a) if x is None else backend_of(x, a)  # raises for two frameworks
+        if method != "defect":
+            self._check_finite(backend, name, a)
         for p, q, ndim in zip(leaves(x), leaves(a), self.ndims, strict=True) if x is not None else ():
             one, two = (tuple(r.shape)[: len(r.shape) - ndim][::-1] for r in (p, q))
             if any(m != n and 1 not in (m, n) for m, n in zip(one, two, strict=False)):
                 raise ShapeError(
                     f"{name} has the leading axes {two[::-1]}, which do not broadcast with x's {one[::-1]}"
                 )
+
+    def _check_finite(self, backend: Backend, name: str, a: Point) -> None:
+        for leaf in leaves(backend.stop_gradient(a)):
+            if backend.is_eager(leaf) and not np.isfinite(backend.to_numpy(leaf)).all():
+                raise ValueError(f"{name} holds values that are not finite")
 
     def _check_tangent(self, name: str, x: Point, u: Point) -> None:
         backend = backend_of(x, u)

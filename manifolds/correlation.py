@@ -7,7 +7,7 @@ from typing import Any, final
 
 from ..backends import namespace
 from ._chart import Chart, FlatChart
-from ._linalg import batch_full, dot, eye_like, fit, real_diagonal, sym
+from ._linalg import batch_full, dot, eye_like, fit, lower_inverse, real_diagonal, sym, with_diagonal
 from .spd import check_size, cholesky, indefiniteness
 from .spd_log_cholesky import moved, pulled
 
@@ -49,9 +49,9 @@ class Correlation(FlatChart):
 
     def point(self, c: Array) -> Array:
         """llᵀ, l the rows of c = I + ⌊c⌋ divided by their lengths."""
-        xp, eye = namespace(c), eye_like(c, self.n)
+        xp = namespace(c)
         l = c / xp.sqrt(dot(c, c, 1, keepdims=True))
-        return xp.where(eye != 0, eye, sym(l @ l.mT))
+        return with_diagonal(sym(l @ l.mT), xp.ones_like(l[..., 0]))
 
     def from_noise(self, z: Array) -> Array:
         """The point with the coordinates ⌊z⌋/√n."""
@@ -76,7 +76,7 @@ class _UnitCholesky(Chart):
 
     def push(self, u: Array) -> Array:
         """⌊γp - diag(p)γ⌋, p = (l⁻¹u l⁻ᵀ)_½: the factor moves by lp."""
-        return self._pushed(namespace(u).linalg.inv(self._l), u)
+        return self._pushed(lower_inverse(self._l), u)
 
     def lift(self, c: Array) -> Array:
         """l̇lᵀ + ll̇ᵀ with l̇ᵢ = l_ii (cᵢ - (lᵢ·cᵢ) lᵢ)."""
@@ -93,7 +93,7 @@ class _UnitCholesky(Chart):
         l̈ = l_ii² (3 (l·c)(l·e) l - (l·e) c - (l·c) e - (c·e) l).
         """
         l, xp = self._l, namespace(w, u)
-        inverse, w = xp.linalg.inv(l), w + w.mT
+        inverse, w = lower_inverse(l), w + w.mT
         c, a = self._pushed(inverse, u), w @ l
         lc, la, ca = _rows(l, c), _rows(l, a), _rows(c, a)
         bent = self._diagonal**2 * ((3 * lc * la - ca) * l - la * c - lc * a)
@@ -117,5 +117,4 @@ def _rows(a: Array, b: Array) -> Array:
 
 def _hollow(a: Array) -> Array:
     """`a` with the diagonal 0."""
-    xp, eye = namespace(a), eye_like(a, a.shape[-1])
-    return xp.where(eye != 0, xp.zeros_like(eye), a)
+    return with_diagonal(a, namespace(a).zeros_like(a[..., 0]))

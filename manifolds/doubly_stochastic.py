@@ -10,6 +10,7 @@ import numpy as np
 
 from ..backends import backend_of, namespace
 from ._base import InverseRetraction
+from ._checks import is_size
 from ._linalg import dot, fit
 from ._parameters import Parametrized, known
 from ._scaling import balance, scaled
@@ -42,7 +43,7 @@ class DoublyStochastic(InverseRetraction):
     def uniform(cls, n: int, m: int | None = None) -> DoublyStochastic:
         """Rows that sum to 1 and columns that sum to n/m; m = n by default."""
         m = n if m is None else m
-        if any(not isinstance(size, int) or size < 1 for size in (n, m)):
+        if not (is_size(n) and is_size(m)):
             raise ValueError(f"DoublyStochastic.uniform(n, m) needs integers n, m ≥ 1, not n = {n}, m = {m}")
         return cls((1.0,) * n, (n / m,) * m)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from ._checks import is_size
 from ._vector_space import VectorSpace
 
 Array = Any
@@ -21,7 +22,7 @@ class Euclidean(VectorSpace):
     sizes: tuple[int, ...]
 
     def __init__(self, *sizes: int):
-        if any(not isinstance(size, int) or size < 0 for size in sizes):
+        if not all(is_size(size, 0) for size in sizes):
             raise ValueError(f"Euclidean(*shape) takes sizes that are integers ≥ 0, not {sizes}")
         object.__setattr__(self, "sizes", sizes)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..backends import backend_of, namespace
 from ._base import Exponential, Quotient
+from ._checks import is_size
 from ._expm import expm
 from ._linalg import dot, eye_like, fit, mT, qr_unique
 from ._polar import Polar
@@ -32,7 +33,7 @@ class Flag(Exponential, Quotient):
 
     def __post_init__(self) -> None:
         sizes = (0, *self.dims) if isinstance(self.dims, tuple) else ()
-        if not all(isinstance(k, int) for k in (*sizes, self.n)) or len(sizes) < 2:
+        if not all(is_size(k, 0) for k in (*sizes, self.n)) or len(sizes) < 2:
             raise ValueError(f"Flag(n, dims) needs an integer and a tuple of integers, not n = {self.n}, {self.dims}")
         if any(a >= b for a, b in pairwise(sizes)) or sizes[-1] > self.n:
             raise ValueError(f"Flag(n, dims) needs 0 < dims[0] < dims[1] < … ≤ n, not n = {self.n}, dims = {self.dims}")

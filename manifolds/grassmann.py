@@ -9,11 +9,12 @@ from typing import Any
 
 from ..backends import namespace
 from ._base import Curvature, Geodesic, InverseRetraction, Quotient
+from ._checks import is_size
 from ._distances import excess, squared_dist
 from ._linalg import batch_full, dot, eye_like, fit, is_complex, mT, qr_unique
 from ._polar import Polar
 from ._stiefel_retractions import polar
-from ._trig import cos_sinc
+from ._trig import cos_sinc_definite
 
 Array = Any
 
@@ -98,7 +99,7 @@ class Grassmann(Geodesic, InverseRetraction, Curvature, Quotient):
 
     def exp(self, x: Array, u: Array) -> Array:
         """x cos S + u sin S/S, S² = uᴴu."""
-        cosine, sinc = cos_sinc(mT(u) @ u)
+        cosine, sinc = cos_sinc_definite(mT(u) @ u)
         return x @ cosine + u @ sinc
 
     def log(self, x: Array, y: Array) -> Array:
@@ -138,7 +139,7 @@ def _squared_angles(x: Array, y: Array) -> Array:
 
 def check_sizes(name: str, n: int, p: int) -> None:
     """Raise `ValueError` unless n, p are integers with 1 ≤ p ≤ n."""
-    if not (isinstance(n, int) and isinstance(p, int) and 1 <= p <= n):
+    if not (is_size(n) and is_size(p) and p <= n):
         raise ValueError(f"{name}(n, p) needs integers with 1 ≤ p ≤ n, not n = {n}, p = {p}")
 
 

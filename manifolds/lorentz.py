@@ -24,7 +24,7 @@ class Lorentz(Geodesic, InverseRetraction, Curvature):
 
     Far from the origin ⟨·, ·⟩ cancels. All products here are sums of squares instead, with ũ = u - (u₀/x₀) x:
 
-        ⟨u, v⟩ = ũ·ṽ + u₀v₀/(c x₀²),   ⟨x - y, x - y⟩ = (|y₀x - x₀y|² + (x₀ - y₀)²/c)/(x₀y₀),
+        ⟨u, v⟩ = ũ·v = ũ·ṽ + u₀v₀/(c x₀²),   ⟨x - y, x - y⟩ = (|y - (y₀/x₀) x|² + (y₀/x₀ - 1)²/c) x₀/y₀,
 
     and x₀ is made of the other coordinates. Errors are a few times √c x₀ eps, the length of a unit of rounding there
     (measured up to x₀ = 1e6 in double, 1e3 in single precision); those of dist > 1/√c are a few eps, relative.
@@ -48,7 +48,10 @@ class Lorentz(Geodesic, InverseRetraction, Curvature):
 
     def inner(self, x: Array, u: Array, v: Array) -> Array:
         """⟨u, v⟩."""
-        return self._inner(x, u, v)[..., 0]
+        if v is u:
+            return self._squared(x, u)[..., 0]
+        s = u[..., :1] / x[..., :1]
+        return dot(u[..., 1:] - s * x[..., 1:], v[..., 1:], 1)
 
     def project(self, x: Array, a: Array) -> Array:
         """a - n (n·a)/|n|², n = (-x₀, x₁, …, x_n): orthogonal in the ambient dot, not in ⟨·, ·⟩."""
@@ -65,12 +68,12 @@ class Lorentz(Geodesic, InverseRetraction, Curvature):
 
     def retract(self, x: Array, u: Array) -> Array:
         """√(1 + c⟨u, u⟩) x + u: one to one onto the hyperboloid, and `exp` to second order."""
-        t = self._c * self._inner(x, u, u)
-        return self._lift(namespace(t).sqrt(1 + t), x, 1.0, u)
+        t = self._c * self._squared(x, u)
+        return self._lift(namespace(t).sqrt(1.0 + t), x, 1.0, u)
 
     def inverse_retract(self, x: Array, y: Array) -> Array:
         """y + c⟨x, y⟩ x."""
-        return (y - x) - (2 * self._difference(x, y)[2]) * x
+        return (y - x) - (2.0 * self._difference(x, y)[2]) * x
 
     def transport(self, x: Array, y: Array, u: Array) -> Array:
         """`parallel_transport`."""
@@ -92,7 +95,7 @@ class Lorentz(Geodesic, InverseRetraction, Curvature):
 
     def exp(self, x: Array, u: Array) -> Array:
         """cosh √t x + (sinh √t/√t) u, t = c⟨u, u⟩."""
-        t = self._c * self._inner(x, u, u)
+        t = self._c * self._squared(x, u)
         xp = namespace(t)
         return self._lift(cosh_sqrt(xp, t), x, sinhc_sqrt(xp, t), u)
 
@@ -100,20 +103,20 @@ class Lorentz(Geodesic, InverseRetraction, Curvature):
         """(θ/sinh θ) (y + c⟨x, y⟩ x), θ = √c dist(x, y)."""
         t = self._difference(x, y)[2]
         ratio = asinh_sqrt_ratio(namespace(t), t)
-        return ratio * (y - x) - (2 * t * ratio) * x
+        return ratio * (y - x) - (2.0 * t * ratio) * x
 
     def squared_dist(self, x: Array, y: Array) -> Array:
         """(4/c) asinh² √t, t = c⟨x - y, x - y⟩/4."""
         t = self._difference(x, y)[2][..., 0]
-        return (4 / self.c) * squared_asinh_sqrt(namespace(t), t)
+        return (4.0 / self.c) * squared_asinh_sqrt(namespace(t), t)
 
     def parallel_transport(self, x: Array, y: Array, u: Array) -> Array:
         """u + c⟨y, u⟩/(1 - c⟨x, y⟩) (x + y)."""
         across, gap, t = self._difference(x, y)
-        x0, s = x[..., :1], u[..., :1] / x[..., :1]
-        # x₀⟨y, u⟩ = x₀⟨y - x, u⟩ without cancellation
-        yu = (s / self._c) * (gap - 2 * t * x0) - dot(across, u - s * x, 1, keepdims=True)
-        return u + (self._c * yu / (2 * x0 * (1 + t))) * (x + y)
+        s = u[..., :1] / x[..., :1]
+        # c⟨y, u⟩ = c⟨y - x, u⟩ without cancellation
+        yu = s * (gap - 2.0 * t) + self._c * dot(across, u - s * x, 1, keepdims=True)
+        return u + (yu / (2.0 + 2.0 * t)) * (x + y)
 
     def injectivity_radius(self, x: Array) -> Array:
         """∞."""
@@ -129,17 +132,18 @@ class Lorentz(Geodesic, InverseRetraction, Curvature):
         """The parameter c, to be combined with points."""
         return expand(self.c, 1)
 
-    def _inner(self, x: Array, u: Array, v: Array) -> Array:
-        """⟨u, v⟩, shape `(..., 1)`."""
-        s, t = u[..., :1] / x[..., :1], v[..., :1] / x[..., :1]
-        first = u - s * x
-        return dot(first, first if v is u else v - t * x, 1, keepdims=True) + s * t / self._c
+    def _squared(self, x: Array, u: Array) -> Array:
+        """⟨u, u⟩, shape `(..., 1)`."""
+        s = u[..., :1] / x[..., :1]
+        rest = u - s * x
+        return dot(rest, rest, 1, keepdims=True) + s * s / self._c
 
     def _difference(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
-        """`y₀x - x₀y, y₀ - x₀, c⟨x - y, x - y⟩/4 = sinh²(√c dist(x, y)/2)`; the last two of shape `(..., 1)`."""
+        """`y - (y₀/x₀) x, (y₀ - x₀)/x₀, c⟨x - y, x - y⟩/4 = sinh²(√c dist(x, y)/2)`; the last two `(..., 1)`."""
         x0, y0 = x[..., :1], y[..., :1]
-        across, gap = y0 * x - x0 * y, y0 - x0
-        return across, gap, 0.25 * (self._c * dot(across, across, 1, keepdims=True) + gap * gap) / (x0 * y0)
+        ratio, gap = y0 / x0, (y0 - x0) / x0
+        across = y - ratio * x
+        return across, gap, 0.25 * (self._c * dot(across, across, 1, keepdims=True) + gap * gap) / ratio
 
     def _lift(self, s: Array, x: Array, t: Any = 1.0, u: Array | None = None) -> Array:
         """The point with the spatial coordinates of s x + t u."""
@@ -147,7 +151,7 @@ class Lorentz(Geodesic, InverseRetraction, Curvature):
         if u is not None:
             spatial = spatial + t * u[..., 1:]
         xp = namespace(spatial)
-        height = xp.sqrt(1 / self._c + dot(spatial, spatial, 1, keepdims=True))
+        height = xp.sqrt(1.0 / self._c + dot(spatial, spatial, 1, keepdims=True))
         return xp.concat([height, spatial], axis=-1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from ._checks import is_size
 from .simplex import Distributions
 
 
@@ -20,7 +21,7 @@ class Multinomial(Distributions):
     sizes: tuple[int, ...]
 
     def __init__(self, *sizes: int):
-        if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+        if not sizes or not all(map(is_size, sizes)):
             raise ValueError(f"Multinomial(*shape) takes one or more sizes that are integers ≥ 1, not {sizes}")
         object.__setattr__(self, "sizes", sizes)
 

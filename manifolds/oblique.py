@@ -9,6 +9,7 @@ from typing import Any
 from ..backends import namespace
 from . import _unit
 from ._base import Curvature, Geodesic, InverseRetraction
+from ._checks import is_size
 from ._linalg import along, batch_full, dot, fit
 from ._smooth import squared_angle
 
@@ -27,7 +28,7 @@ class Oblique(Geodesic, InverseRetraction, Curvature):
     p: int
 
     def __post_init__(self) -> None:
-        if any(not isinstance(size, int) or size < 1 for size in (self.n, self.p)):
+        if not (is_size(self.n) and is_size(self.p)):
             raise ValueError(f"Oblique(n, p) needs integers n, p ≥ 1, not n = {self.n}, p = {self.p}")
 
     @property

@@ -69,4 +69,4 @@ class PoincareBall(Conformal):
         """(4/c) asinh² √t, t = c|x - y|²/(b(x) b(y))."""
         c = expand(self.c, 1)
         t = c * s / (bx * by)
-        return (4 / c) * squared_asinh_sqrt(namespace(t), t)
+        return (4.0 / c) * squared_asinh_sqrt(namespace(t), t)

@@ -8,7 +8,9 @@ from typing import Any
 
 from ..backends import namespace
 from ._base import Curvature, Geodesic, InverseRetraction
+from ._checks import is_size
 from ._linalg import dot, fit
+from ._smooth import log_ratio
 
 Array = Any
 
@@ -23,7 +25,7 @@ class Positive(Geodesic, InverseRetraction, Curvature):
     sizes: tuple[int, ...]
 
     def __init__(self, *sizes: int):
-        if any(not isinstance(size, int) or size < 0 for size in sizes):
+        if not all(is_size(size, 0) for size in sizes):
             raise ValueError(f"Positive(*shape) takes sizes that are integers ≥ 0, not {sizes}")
         object.__setattr__(self, "sizes", sizes)
 
@@ -61,7 +63,8 @@ class Positive(Geodesic, InverseRetraction, Curvature):
         Of second order (exp(2 asinh(s/2)) = eˢ up to s³/24), and one to one for all u.
         """
         xp = namespace(x, u)
-        return x * xp.exp(2 * xp.asinh(0.5 * u / x))
+        half = xp.asinh(u / (x + x))
+        return x * xp.exp(half + half)
 
     def inverse_retract(self, x: Array, y: Array) -> Array:
         """(y - x) √(x/y)."""
@@ -87,11 +90,11 @@ class Positive(Geodesic, InverseRetraction, Curvature):
 
     def log(self, x: Array, y: Array) -> Array:
         """x log(y/x)."""
-        return x * _log_ratio(x, y)
+        return x * log_ratio(namespace(x, y), y, x)
 
     def squared_dist(self, x: Array, y: Array) -> Array:
         """Σ log(y/x)²."""
-        log = _log_ratio(x, y)
+        log = log_ratio(namespace(x, y), y, x)
         return dot(log, log, len(self.sizes))
 
     def parallel_transport(self, x: Array, y: Array, u: Array) -> Array:
@@ -109,9 +112,3 @@ class Positive(Geodesic, InverseRetraction, Curvature):
     def _zero(self, x: Array) -> Array:
         still = namespace(x).zeros_like(x)
         return dot(still, still, len(self.sizes))
-
-
-def _log_ratio(x: Array, y: Array) -> Array:
-    """log(y/x) = 2 asinh((y - x)/(2 √x √y)): to all digits where x and y are close, and where they are far apart."""
-    xp = namespace(x, y)
-    return 2 * xp.asinh(0.5 * (y - x) / (xp.sqrt(x) * xp.sqrt(y)))

@@ -9,10 +9,14 @@ from typing import Any, final
 
 from ..backends import backend_of, namespace
 from ._base import Curvature, Geodesic, InverseRetraction
-from ._linalg import batch_full, dot, fit
+from ._checks import is_size
+from ._linalg import batch_full, dot, fit, row_sum
 from ._smooth import angle_over_sine, cos_sqrt, log_ratio, sinc_sqrt, squared_angle
 
 Array = Any
+
+#: exponentials of numbers up to this size are far from over- and underflow, in single precision too
+_SMALL = 50.0
 
 
 class Distributions(Geodesic, InverseRetraction, Curvature, ABC):
@@ -34,17 +38,17 @@ class Distributions(Geodesic, InverseRetraction, Curvature, ABC):
     @final
     def project(self, x: Array, a: Array) -> Array:
         """`a` less its mean (of each row)."""
-        return fit(a - namespace(a).mean(a, axis=-1, keepdims=True), x)
+        return fit(a - row_sum(a) / self.shape[-1], x)
 
     @final
     def sharp(self, x: Array, w: Array) -> Array:
         """x (w - Σxw)."""
-        return x * (w - _sum(x * w))
+        return x * (w - dot(x, w, 1, keepdims=True))
 
     @final
     def connection(self, x: Array, w: Array, u: Array) -> Array:
         """(w - Σxw) u/(2x)."""
-        return (w - _sum(x * w)) * (0.5 * u / x)
+        return (w - dot(x, w, 1, keepdims=True)) * (0.5 * u / x)
 
     @final
     def retract(self, x: Array, u: Array) -> Array:
@@ -52,16 +56,14 @@ class Distributions(Geodesic, InverseRetraction, Curvature, ABC):
 
         The geodesic of the exponential connection; Amari & Nagaoka 2000.
         """
-        t = u / x
-        xp = namespace(t)
-        y = x * xp.exp(t - _largest(t))
-        return y / _sum(y)
+        y = x * _exp(u / x)
+        return y / row_sum(y)
 
     @final
     def inverse_retract(self, x: Array, y: Array) -> Array:
         """x (l - Σxl), l = log(y/x); defined everywhere."""
         l = log_ratio(namespace(x, y), y, x)
-        return x * (l - _sum(x * l))
+        return x * (l - dot(x, l, 1, keepdims=True))
 
     @final
     def transport(self, x: Array, y: Array, u: Array) -> Array:
@@ -71,8 +73,8 @@ class Distributions(Geodesic, InverseRetraction, Curvature, ABC):
     @final
     def from_noise(self, z: Array) -> Array:
         """exp(z)/Σ."""
-        e = namespace(z).exp(z - _largest(z))
-        return e / _sum(e)
+        e = _exp(z)
+        return e / row_sum(e)
 
     @final
     def defect(self, x: Array) -> Array:
@@ -80,7 +82,7 @@ class Distributions(Geodesic, InverseRetraction, Curvature, ABC):
         xp, ndim = namespace(x), len(self.shape)
         axes = tuple(range(-ndim, 0))
         smallest = xp.min(x, axis=axes)
-        off = xp.max(xp.abs(_sum(x) - 1), axis=axes)
+        off = xp.max(xp.abs(row_sum(x) - 1), axis=axes)
         return off + xp.where(smallest > 0, xp.zeros_like(smallest), 1 - smallest)
 
     @final
@@ -89,7 +91,7 @@ class Distributions(Geodesic, InverseRetraction, Curvature, ABC):
 
         Where ‖u‖ exceeds `injectivity_radius` the geodesic may meet the boundary; it is reflected there.
         """
-        t = 0.25 * _sum(u * u / x)
+        t = 0.25 * dot(u / x, u, 1, keepdims=True)
         xp = namespace(t)
         root = cos_sqrt(xp, t) * x + sinc_sqrt(xp, t) * (0.5 * u)
         return root * root / x
@@ -100,14 +102,14 @@ class Distributions(Geodesic, InverseRetraction, Curvature, ABC):
         rx, _, d, s = _chords(x, y)
         # √y - cos θ √x with d = √y - √x and cos θ = 1 + Σ√x d: no digits are lost where y is close to x
         step = rx * d
-        return 2 * angle_over_sine(namespace(s), s, 4 - s) * (step - _sum(step) * x)
+        return 2.0 * angle_over_sine(namespace(s), s, 4.0 - s) * (step - row_sum(step) * x)
 
     @final
     def squared_dist(self, x: Array, y: Array) -> Array:
         """4θ², θ = 2 atan2(|√y - √x|, |√x + √y|) = arccos Σ√(xy)."""
         s = _chords(x, y)[3]
-        squared = squared_angle(namespace(s), s, 4 - s)[..., 0]
-        return 4 * (squared if len(self.shape) == 1 else dot(squared, 1.0, len(self.shape) - 1))
+        squared = 4.0 * squared_angle(namespace(s), s, 4.0 - s)[..., 0]
+        return squared if len(self.shape) == 1 else dot(squared, 1.0, len(self.shape) - 1)
 
     @final
     def parallel_transport(self, x: Array, y: Array, u: Array) -> Array:
@@ -115,7 +117,7 @@ class Distributions(Geodesic, InverseRetraction, Curvature, ABC):
         rx, m, d, s = _chords(x, y)
         v = u / rx
         # m·v = (d + 2√x)·v = d·v, for u sums to zero
-        return (rx + d) * (v - (2 * _sum(d * v) / (4 - s)) * m)
+        return (rx + d) * (v - (2.0 * dot(d, v, 1, keepdims=True) / (4.0 - s)) * m)
 
     @final
     def injectivity_radius(self, x: Array) -> Array:
@@ -145,7 +147,7 @@ class Simplex(Distributions):
     n: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 1:
+        if not is_size(self.n):
             raise ValueError(f"Simplex(n) needs an integer n ≥ 1, not n = {self.n}")
 
     @property
@@ -153,14 +155,13 @@ class Simplex(Distributions):
         return (self.n,)
 
 
-def _sum(a: Array) -> Array:
-    return namespace(a).sum(a, axis=-1, keepdims=True)
-
-
-def _largest(a: Array) -> Array:
-    """The largest entry of each row, a constant: what is divided by in numerator and denominator alike."""
-    a = backend_of(a).stop_gradient(a)
-    return namespace(a).max(a, axis=-1, keepdims=True)
+def _exp(a: Array) -> Array:
+    """exp(a) times a constant of each row such that nothing overflows, which is about to be divided by."""
+    xp, backend = namespace(a), backend_of(a)
+    size = backend.largest(xp.abs(a))
+    if size is not None and size < _SMALL:
+        return xp.exp(a)
+    return xp.exp(a - xp.max(backend.stop_gradient(a), axis=-1, keepdims=True))
 
 
 def _chords(x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
@@ -172,4 +173,4 @@ def _chords(x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
     rx = xp.sqrt(x)
     m = rx + xp.sqrt(y)
     d = (y - x) / m
-    return rx, m, d, _sum(d * d)
+    return rx, m, d, dot(d, d, 1, keepdims=True)

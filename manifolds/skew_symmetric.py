@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ._checks import is_size
 from ._vector_space import VectorSpace
 
 Array = Any
@@ -21,7 +22,7 @@ class SkewSymmetric(VectorSpace):
     n: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 2:
+        if not is_size(self.n, 2):
             raise ValueError(f"SkewSymmetric(n) takes an integer n ≥ 2, not {self.n}")
 
     @property

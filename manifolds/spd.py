@@ -6,10 +6,11 @@ from abc import ABC
 from dataclasses import dataclass
 from typing import Any, final
 
-from ..backends import namespace
+from ..backends import backend_of, namespace
 from ._base import Congruence, Curvature, Geodesic, InverseRetraction
-from ._linalg import batch_full, dot, eye_like, fit, is_complex, mT, sym
-from ._spectral import Exp, Log, Sqrt, exponential, is_constant, spectral, squared_log
+from ._checks import is_size
+from ._linalg import batch_full, dot, eye_like, fit, is_complex, lower_inverse, mT, sym
+from ._spectral import Exp, Log, Sqrt, congruent, spectral, squared_log
 
 Array = Any
 
@@ -17,7 +18,7 @@ Array = Any
 def check_size(manifold: Any, least: int = 1) -> None:
     """Raise `ValueError` unless `manifold.n` is an integer ≥ `least`."""
     n = manifold.n
-    if not isinstance(n, int) or isinstance(n, bool) or n < least:
+    if not is_size(n, least):
         raise ValueError(f"{type(manifold).__name__}(n) needs an integer n ≥ {least}, not {n!r}")
 
 
@@ -42,8 +43,7 @@ class AffineInvariant(Geodesic):
             left = linalg.solve(x, u)
             return dot(left, mT(left), 2)
         inverse = linalg.inv(x)
-        left = inverse @ u
-        return dot(left, mT(left if v is u else inverse @ v), 2)
+        return dot(inverse @ u @ inverse, v, 2)
 
     @final
     def transport(self, x: Array, y: Array, u: Array) -> Array:
@@ -55,13 +55,13 @@ class AffineInvariant(Geodesic):
     def exp(self, x: Array, u: Array) -> Array:
         """l exp(l⁻¹u l⁻ᵀ) lᵀ."""
         l, inverse = whitening(x)
-        return sym(l @ exponential(inverse @ u @ mT(inverse)) @ mT(l))
+        return congruent(Exp(), inverse @ u @ mT(inverse), l)
 
     @final
     def log(self, x: Array, y: Array) -> Array:
         """l log(l⁻¹y l⁻ᵀ) lᵀ."""
         l, inverse = whitening(x)
-        return sym(l @ spectral(Log())(inverse @ y @ mT(inverse)) @ mT(l))
+        return congruent(Log(), inverse @ y @ mT(inverse), l)
 
     @final
     def squared_dist(self, x: Array, y: Array) -> Array:
@@ -163,13 +163,13 @@ class SPD(AllPositiveDefinite):
 def cholesky(x: Array) -> Array:
     """The lower triangular l with x = llᵀ."""
     # libraries read the lower half alone: values are the same, derivatives would not be symmetric
-    return namespace(x).linalg.cholesky(x if is_constant(x) else sym(x))
+    return namespace(x).linalg.cholesky(x if backend_of(x).is_constant(x) else sym(x))
 
 
 def whitening(x: Array) -> tuple[Array, Array]:
     """`l, l⁻¹` with x = llᵀ."""
     l = cholesky(x)
-    return l, namespace(l).linalg.inv(l)
+    return l, lower_inverse(l)
 
 
 def second_order(x: Array, u: Array) -> Array:

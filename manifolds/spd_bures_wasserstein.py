@@ -7,7 +7,7 @@ from typing import Any, final
 
 from ..backends import backend_of, namespace
 from ._base import Curvature, InverseRetraction, Logarithmic
-from ._linalg import along, batch_full, dot, fit, mT, sym
+from ._linalg import along, batch_full, dot, fit, mT, real_diagonal, sym, with_diagonal
 from ._spectral import Decomposition, Exp, Sqrt, spectral
 from .spd import check_size, gaussian, indefiniteness, whitening
 
@@ -87,7 +87,8 @@ class SPDBuresWasserstein(Logarithmic, InverseRetraction, Curvature):
     def log(self, x: Array, y: Array) -> Array:
         """tx + xt - 2x with the optimal map t = x⁻¹ # y: sym(2 l(s - lᵀl)l⁻¹), s = (lᵀyl)^½. For all x and y."""
         l, inverse, gap = _gap(x, y)
-        return sym(2 * (l @ gap @ inverse))
+        half = l @ gap @ inverse
+        return half + mT(half)
 
     def squared_dist(self, x: Array, y: Array) -> Array:
         """|tl - l|² = |l⁻ᵀ(s - lᵀl)|² with s = (lᵀyl)^½: no digits are lost where y is close to x."""
@@ -113,10 +114,21 @@ def _gap(x: Array, y: Array) -> tuple[Array, Array, Array]:
     """`l, l⁻¹, s - m` with x = llᵀ, m = lᵀl, s = (lᵀyl)^½.
 
     (s + m)(s - m) + (s - m)(s + m) = 2 lᵀ(y - x)l tells the last digits of a small difference: one step of
-    refinement, in the eigenvectors of s, with (s + m) taken for diagonal there. It changes no derivative.
+    refinement, in the eigenvectors of s, with (s + m) taken for diagonal there. It changes no derivative. Of constants
+    all is turned by the eigenvectors q: lq, qᵀl⁻¹, qᵀ(s - m)q.
     """
     backend = backend_of(x, y)
     l, inverse = whitening(x)
+    if backend.is_constant(x, y):
+        xp = namespace(x)
+        values, vectors = xp.linalg.eigh(mT(l) @ y @ l)
+        l = l @ vectors
+        roots, m = xp.sqrt(values), mT(l) @ l
+        rough = with_diagonal(-m, roots - real_diagonal(m))
+        residual = mT(l) @ (y - x) @ l - roots[..., None] * rough - m @ rough
+        p = roots + real_diagonal(m)
+        gap = rough + (residual + mT(residual)) / (p[..., :, None] + p[..., None, :])
+        return l, mT(vectors) @ inverse, gap
     m = mT(l) @ l
     decomposition = Decomposition(mT(l) @ y @ l)
     s = decomposition(Sqrt())

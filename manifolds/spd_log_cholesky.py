@@ -7,7 +7,7 @@ from typing import Any, final
 
 from ..backends import namespace
 from ._chart import Chart, FlatChart
-from ._linalg import eye_like, fit, mT, real_diagonal, sym
+from ._linalg import fit, lower_inverse, mT, real_diagonal, sym, with_diagonal
 from .spd import check_size, cholesky, indefiniteness
 
 Array = Any
@@ -68,7 +68,7 @@ class _LogCholesky(Chart):
 
     def push(self, u: Array) -> Array:
         """⌊lp⌋ + diag(p), p = (l⁻¹u l⁻ᵀ)_½: the factor moves by lp."""
-        p = moved(namespace(u).linalg.inv(self._l), u)
+        p = moved(lower_inverse(self._l), u)
         return with_diagonal(self._l @ p, real_diagonal(p))
 
     def lift(self, c: Array) -> Array:
@@ -82,7 +82,7 @@ class _LogCholesky(Chart):
 
     def bend(self, w: Array, u: Array) -> Array:
         """w·(2 sym(l̇ᵤl̇ᵥᵀ) + 2 sym(l̈lᵀ)) with l̈ = diag(l) diag(cᵤ) diag(cᵥ), pulled back from l̇ᵥ to v."""
-        inverse, w = namespace(u).linalg.inv(self._l), w + mT(w)
+        inverse, w = lower_inverse(self._l), w + mT(w)
         p = moved(inverse, u)
         slope = namespace(w).tril(w @ (self._l @ p))
         bent = real_diagonal(w @ self._l) * real_diagonal(p)
@@ -90,12 +90,6 @@ class _LogCholesky(Chart):
 
     def _factor(self, c: Array) -> Array:
         return with_diagonal(c, self._diagonal * real_diagonal(c))
-
-
-def with_diagonal(a: Array, d: Array) -> Array:
-    """`a` with the real diagonal `d` in place of its own."""
-    xp = namespace(a, d)
-    return xp.where(eye_like(a, a.shape[-1]) != 0, xp.astype(d, a.dtype)[..., None], a)
 
 
 def moved(inverse: Array, u: Array) -> Array:

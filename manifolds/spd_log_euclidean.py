@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 from ._chart import Chart, FlatChart
@@ -61,15 +62,21 @@ class _Logarithm(Chart):
 
     def __init__(self, x: Array):
         self._x = Decomposition(x)
-        self.coordinates = self._x(Log())
+
+    @cached_property
+    def coordinates(self) -> Array:
+        """log x."""
+        return self._x(Log())
 
     def push(self, u: Array) -> Array:
         """Dlog(x)[u]."""
-        return self._x.derivative(Log(), u)
+        found = self._x.slope(Log(), u)
+        return self._x.derivative(Log(), u) if found is None else found
 
     def lift(self, c: Array) -> Array:
         """Dexp(log x)[c]."""
-        return self._x.image(Log(), self.coordinates).derivative(Exp(), c)
+        found = self._x.inverse_slope(Log(), c)
+        return self._x.image(Log(), self.coordinates).derivative(Exp(), c) if found is None else found
 
     def colift(self, w: Array) -> Array:
         """Dexp(log x)[w]: its own transpose."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backends import namespace
 from ._base import Curvature, Geodesic, InverseRetraction
+from ._checks import is_size
 from ._expm import expm
 from ._linalg import batch_full, dot, eye_like, fit, mT
 from ._rotations import rotation_log
@@ -30,7 +31,7 @@ class SpecialEuclidean(Geodesic, InverseRetraction, Curvature):
     n: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 1:
+        if not is_size(self.n):
             raise ValueError(f"SpecialEuclidean(n) needs an integer n ≥ 1, not n = {self.n}")
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from ..backends import namespace
 from . import _unit
 from ._base import Curvature, Geodesic, InverseRetraction
+from ._checks import is_size
 from ._linalg import batch_full, dot, fit
 from ._smooth import squared_angle
 
@@ -25,7 +26,7 @@ class Sphere(Geodesic, InverseRetraction, Curvature):
     n: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 1:
+        if not is_size(self.n):
             raise ValueError(f"Sphere(n) needs an integer n ≥ 1, not n = {self.n}")
 
     @property
@@ -83,8 +84,8 @@ class Sphere(Geodesic, InverseRetraction, Curvature):
 
     def squared_dist(self, x: Array, y: Array) -> Array:
         """θ², θ = 2 atan2(|x - y|, |x + y|)."""
-        s, c = dot(x - y, x - y, 1), dot(x + y, x + y, 1)
-        return squared_angle(namespace(s), s, c)
+        s, c = _unit.chords(x, y, -1)
+        return squared_angle(namespace(s), s, c)[..., 0]
 
     def parallel_transport(self, x: Array, y: Array, u: Array) -> Array:
         """u - 2 (x + y) ((x + y)·u)/|x + y|²: the reflection that takes x to -y and keeps what is normal."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf, pi
 from typing import Any, ClassVar
 
-from ..backends import namespace
+from ..backends import backend_of, namespace
 from ._conformal import Conformal, check_parameter, check_size, translate
 from ._linalg import dot
 from ._smooth import angle_over_sine, asinh_sqrt_ratio, cos_sqrt, sinc_sqrt, squared_sech_sqrt, tanhc_sqrt
@@ -82,12 +82,17 @@ class Stereographic(Conformal):
         """4s D (θ/(sin θ cos θ) / (b(x) b(y)))²: no division by κ."""
         ratio, bottom = self._ratio(x, y, s, bx, by)
         scaled = ratio / (bx * by)
-        return 4 * s * bottom * scaled * scaled
+        return 4.0 * s * bottom * scaled * scaled
 
     @property
     def _sign(self) -> int:
-        """-1 or 1 (κ ≥ 0) where κ is a number, so that one branch is enough; 0 for arrays."""
-        return 0 if hasattr(self.kappa, "shape") else -1 if self.kappa < 0 else 1
+        """-1 if κ < 0 everywhere, 1 if κ ≥ 0 everywhere: then one branch is enough. Else, or if not known, 0."""
+        if not hasattr(self.kappa, "shape"):
+            return -1 if self.kappa < 0 else 1
+        high, low = (backend_of(self.kappa).largest(k) for k in (self.kappa, -self.kappa))
+        if high is None or low is None:
+            return 0
+        return -1 if high < 0 else 1 if low <= 0 else 0
 
     def _ratio(self, x: Array, y: Array, s: Array, bx: Array, by: Array) -> tuple[Array, Array]:
         """`θ/(sin θ cos θ), D`, where κs/(b(x) b(y)) = sin² θ and κs/D = tan² θ."""
@@ -111,12 +116,16 @@ class Stereographic(Conformal):
         (1 + κ x·y)² + κ²(|x|²|y|² - (x·y)²) if |xx yy| < 1/4, else |xx y + x|²/|x|².
         """
         product, xy = xx * yy, self._kappa * dot(x, y, 1, keepdims=True)
+        near = 1.0 + 2.0 * xy + product
+        largest = backend_of(product).largest(product)
+        if largest is not None and largest <= 0.25:
+            return near
         off = xx * y + x
         squared = self._kappa * dot(off, off, 1, keepdims=True)
         xp = namespace(product)
         far = product > 0.25
         # what is added keeps θ/sin θ finite at the opposite point
-        return 1e-30 + xp.where(far, squared / xp.where(far, xx, xp.ones_like(xx)), 1 + 2 * xy + product)
+        return 1e-30 + xp.where(far, squared / xp.where(far, xx, xp.ones_like(xx)), near)
 
 
 def _signs(xp: Any, t: Array) -> tuple[Array, Array, Array]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ..backends import namespace
 from ._base import Curvature, Geodesic, InverseRetraction
+from ._checks import is_size
 from ._linalg import batch_full, dot, eye_like, fit, is_complex, mT, qr_unique, sym
 from ._parameters import expand, known
 from ._stiefel_geodesics import ends, logarithm, transported
@@ -137,7 +138,7 @@ class Stiefel(Geodesic, InverseRetraction, Curvature):
         return x @ a + b
 
     def squared_dist(self, x: Array, y: Array) -> Array:
-        """|log(x, y)|²."""
+        """|log(x, y)|², NaN where `log` is."""
         a, b = self._log(x, y)
         return self.beta * dot(a, a, 2) + dot(b, b, 2)
 
@@ -184,7 +185,7 @@ class Stiefel(Geodesic, InverseRetraction, Curvature):
 
 def check_sizes(name: str, n: Any, p: Any) -> None:
     """Raise `ValueError` unless n ≥ p ≥ 1 are integers."""
-    if not (isinstance(n, int) and isinstance(p, int) and n >= p >= 1):
+    if not (is_size(n) and is_size(p) and n >= p):
         raise ValueError(f"{name}(n, p) needs integers n ≥ p ≥ 1, not n = {n!r}, p = {p!r}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ._checks import is_size
 from ._vector_space import VectorSpace
 
 Array = Any
@@ -21,7 +22,7 @@ class Symmetric(VectorSpace):
     n: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 1:
+        if not is_size(self.n):
             raise ValueError(f"Symmetric(n) takes an integer n ≥ 1, not {self.n}")
 
     @property

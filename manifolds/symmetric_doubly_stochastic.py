@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from ..backends import namespace
 from ._base import InverseRetraction
+from ._checks import is_size
 from ._linalg import dot, fit, sym
 from ._scaling import balance, scaled
 from ._smooth import log_ratio
@@ -31,7 +32,7 @@ class SymmetricDoublyStochastic(InverseRetraction):
 
     def __init__(self, p: Any):
         if isinstance(p, int):
-            if p < 1:
+            if not is_size(p):
                 raise ValueError(f"SymmetricDoublyStochastic(n) needs an integer n ≥ 1, not n = {p}")
             p = (1.0,) * p
         object.__setattr__(self, "p", marginal("SymmetricDoublyStochastic(p): p", p))

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..backends import namespace
 from ._base import Curvature, Geodesic, InverseRetraction, Quotient
+from ._checks import is_size
 from ._linalg import batch_full, dot, fit
 
 Array = Any
@@ -25,7 +26,7 @@ class Torus(Geodesic, InverseRetraction, Curvature, Quotient):
     sizes: tuple[int, ...]
 
     def __init__(self, *sizes: int):
-        if any(not isinstance(size, int) or size < 0 for size in sizes):
+        if not all(is_size(size, 0) for size in sizes):
             raise ValueError(f"Torus(*shape) takes sizes that are integers ≥ 0, not {sizes}")
         object.__setattr__(self, "sizes", sizes)
 

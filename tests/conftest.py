@@ -1,8 +1,10 @@
 """Fixtures for all tests: those of nestfold's own pytest plugin."""
 
 import os
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The arrays here are small, and pytest runs on several processes: threads of the linear algebra libraries
@@ -25,3 +27,11 @@ settings.register_profile(
 settings.load_profile("nestfold")
 
 pytest_plugins = ["nestfold.testing.plugin"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_end_with_their_file():
+    """JAX keeps all it compiled mapped into memory; a process may have 65530 such maps, and then XLA crashes."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

@@ -26,7 +26,10 @@ DTYPES = [np.float64, np.float32]
 #: JAX compiles each case for seconds: by default it runs every manifold once, and these in float32 and without entries
 ON_JAX = {"sphere", "SPD", "product"}
 #: the logarithm of a Stiefel manifold is a program of its own, which the laws hold many times over: a minute each
-HEAVY_ON_JAX = {"Stiefel, polar", "Stiefel, Cayley", "square Stiefel", "complex Stiefel", "canonical Stiefel"}
+HEAVY_ON_JAX = {
+    *{"Stiefel, polar", "Stiefel, Cayley", "square Stiefel", "complex Stiefel", "canonical Stiefel"},
+    "generalized Stiefel",
+}
 
 
 def law_cases():

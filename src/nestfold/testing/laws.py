@@ -34,10 +34,15 @@ class Sample(NamedTuple):
 
 
 def draw(manifold: Manifold, rng: Any, like: Array, batch: tuple[int, ...] = (), reach: float = 0.75) -> Sample:
-    """A random sample; u, v have the length `reach` and y, z lie about as near to x, within reach of a logarithm."""
+    """A random sample; u, v have the length `reach` and y, z lie about as near to x, within reach of a logarithm.
+
+    On a manifold of dimension 0 all vectors are 0.
+    """
     x = manifold.random_point(rng, batch, like=like)
 
     def tangent() -> Any:
+        if manifold.dim == 0:
+            return manifold.zero_tangent(x)
         u = manifold.random_tangent(rng, x)
         return manifold.scale(reach / manifold.norm(x, u), u)
 
@@ -96,7 +101,7 @@ def metric(m: Manifold, s: Sample) -> dict[str, Array]:
     return {
         "inner symmetric": difference(m.inner(s.x, s.v, s.u), uv),
         "inner linear": difference(m.inner(s.x, add(s.u, s.v, 2.0), s.v), uv + 2 * vv),
-        "inner positive": namespace(vv).astype(vv <= 0, vv.dtype),
+        "inner positive": namespace(vv).astype((vv <= 0) & (m.pair(s.v, s.v) > 0), vv.dtype),
         "norm": difference(m.norm(s.x, s.v) ** 2, vv),
         "⟨sharp w, u⟩ = w·u": difference(m.inner(s.x, raised, s.u), m.pair(s.a, s.u)),
         "coinner": difference(m.coinner(s.x, s.a, s.b), m.coinner(s.x, s.b, s.a)),
@@ -175,12 +180,12 @@ def inverse_retraction(m: InverseRetraction, s: Sample) -> dict[str, Array]:
 
 
 def curvature(m: Curvature, s: Sample) -> dict[str, Array]:
-    """Bounds are in order, and the injectivity radius is positive."""
+    """Bounds are in order, and the injectivity radius is positive where it is known."""
     low, high = m.curvature_bounds(s.x)
     radius, xp = m.injectivity_radius(s.x), namespace(low, high)
     return {
         "bounds of the curvature": xp.astype(~(low <= high), low.dtype),
-        "injectivity radius": xp.astype(~(radius > 0), radius.dtype),
+        "injectivity radius": xp.astype(radius <= 0, radius.dtype),
     }
 
 
