@@ -57,12 +57,6 @@ def fit(a: Array, x: Array) -> Array:
     return a if a.shape == x.shape else a + namespace(x).zeros_like(x)
 
 
-def lower_inverse(l: Array) -> Array:
-    """The inverse of lower triangular matrices."""
-    found = backend_of(l).lower_inverse(l)
-    return namespace(l).linalg.inv(l) if found is None else found
-
-
 def eye_like(a: Array, n: int) -> Array:
     """The n × n identity with the dtype and device of `a`."""
     return namespace(a).eye(n, dtype=a.dtype, device=backend_of(a).device(a))

@@ -38,6 +38,14 @@ class Polar:
         """The factor h."""
         return sym(mT(self.unitary) @ self._m)
 
+    @cached_property
+    def unique(self) -> Array:
+        """1 where `m` has full rank, so that there is but one w; NaN where it has not, to rounding: `(..., 1, 1)`."""
+        xp = namespace(self._values)
+        least = xp.min(self._values, axis=-1, keepdims=True)[..., None]
+        eps = float(xp.finfo(least.dtype).eps)
+        return xp.where(least > self._values.shape[-1] * eps, xp.ones_like(least), float("nan") * xp.ones_like(least))
+
     def angle_over_sine(self, scale: float = 1.0) -> Array:
         """Θ/sin Θ where `scale` h = cos Θ."""
         if self._backend.is_constant(self._m):

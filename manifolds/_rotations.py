@@ -13,7 +13,7 @@ from ._distances import excess
 from ._expm import expm
 from ._linalg import dot, eye_like, fit, is_complex, mT, sym
 from ._polar import Polar
-from ._smooth import angle_over_sine, sinc_sqrt
+from ._smooth import angle_over_sine, sinc_sqrt, squared_angle
 from ._spectral import InverseSqrt, spectral
 from ._stiefel_retractions import Retraction, cayley, polar
 
@@ -44,12 +44,13 @@ def rotation_log(r: Array) -> Array:
     """The principal logarithm of a rotation (unitary matrix), skew, with eigenvalues in i(-π, π).
 
     With the polar decomposition I + r = r^(1/2) 2 cos(Θ/2) it is 2 skew(r^(1/2)) (Θ/2)/sin(Θ/2): one singular value
-    decomposition and no powers. Real 2 × 2 and 3 × 3 in closed form.
+    decomposition and no powers. Real 2 × 2 and 3 × 3 in closed form. Where an angle is π, to rounding, there are
+    several: NaN (for 2 × 2, one of the two).
     """
     n = r.shape[-1]
     if n not in (2, 3) or is_complex(r.dtype):
         factors = Polar(r + eye_like(r, n))
-        return skew((2.0 * skew(factors.unitary)) @ factors.angle_over_sine(0.5))
+        return factors.unique * skew((2.0 * skew(factors.unitary)) @ factors.angle_over_sine(0.5))
     if n == 2:
         angle = namespace(r).atan2(r[..., 1, 0] - r[..., 0, 1], r[..., 0, 0] + r[..., 1, 1])
         return _plane(0.0 * angle, angle)
@@ -60,9 +61,12 @@ def squared_angles(x: Array, y: Array) -> Array:
     """|log(xᴴy)|², summing θ² over all eigenvalues e^(iθ), with |x - y|² = Σ 4 sin²(θ/2) and 2 cos(θ/2) the singular
     values of x + y.
     """
-    if x.shape[-1] in (2, 3) and not is_complex(x.dtype):
+    if x.shape[-1] == 2 and not is_complex(x.dtype):
         log = rotation_log(mT(x) @ y)
         return dot(log, log, 2)
+    if x.shape[-1] == 3 and not is_complex(x.dtype):
+        _, _, s, c = _quaternion(mT(x) @ y)
+        return 2.0 * squared_angle(namespace(s), s, c)
     cosines = 0.5 * namespace(x, y).linalg.svdvals(x + y)
     return dot(x - y, x - y, 2) + 4.0 * excess(cosines)
 
@@ -73,7 +77,7 @@ def rotation_root(r: Array) -> Array:
     if n not in (2, 3) or is_complex(r.dtype):
         factors = Polar(r + eye_like(r, n))
         # its symmetric part is cos Θ/2, which the other factor has more accurately where cos Θ/2 is small
-        return skew(factors.unitary) + 0.5 * factors.hermitian
+        return factors.unique * (skew(factors.unitary) + 0.5 * factors.hermitian)
     return rotation_exp(0.5 * rotation_log(r))
 
 
@@ -93,8 +97,16 @@ def _hat(v: Array) -> Array:
 
 
 def _rotation_vector(r: Array) -> Array:
-    """Angle times axis of 3 × 3 rotations, from the unit quaternion q: of 4 q qᵀ, which is linear in r, the column
-    with the largest diagonal entry is taken. So no digits are lost at any angle (Markley 2008).
+    """Angle times axis of 3 × 3 rotations; NaN at the angle π."""
+    w, axis, s, c = _quaternion(r)
+    xp = namespace(s)
+    factor = angle_over_sine(xp, s, c) * (2 * w / (s + c))
+    return factor[..., None] * xp.stack(axis, axis=-1)
+
+
+def _quaternion(r: Array) -> tuple[Array, tuple[Array, Array, Array], Array, Array]:
+    """`w, (x, y, z), x² + y² + z², w²`, a multiple of the unit quaternion q of 3 × 3 rotations: of 4 q qᵀ, which is
+    linear in r, the column with the largest diagonal entry. So no digits are lost at any angle (Markley 2008).
     """
     xp = namespace(r)
     (r00, r01, r02), (r10, r11, r12), (r20, r21, r22) = ([r[..., i, j] for j in range(3)] for i in range(3))
@@ -109,9 +121,7 @@ def _rotation_vector(r: Array) -> Array:
         return xp.where(by_w, w, xp.where(by_x, x, xp.where(by_y, y, z)))
 
     w, x, y, z = pick(ww, wx, wy, wz), pick(wx, xx, xy, xz), pick(wy, xy, yy, yz), pick(wz, xz, yz, zz)
-    s, c = x * x + y * y + z * z, w * w
-    factor = angle_over_sine(xp, s, c) * (2 * w / (s + c))
-    return factor[..., None] * xp.stack([x, y, z], axis=-1)
+    return w, (x, y, z), x * x + y * y + z * z, w * w
 
 
 # -- retractions, at the identity ---------------------------------------------------------------------

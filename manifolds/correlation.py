@@ -7,9 +7,9 @@ from typing import Any, final
 
 from ..backends import namespace
 from ._chart import Chart, FlatChart
-from ._linalg import batch_full, dot, eye_like, fit, lower_inverse, real_diagonal, sym, with_diagonal
-from .spd import check_size, cholesky, indefiniteness
-from .spd_log_cholesky import moved, pulled
+from ._cholesky import cholesky, lower_inverse, moved, pulled
+from ._linalg import batch_full, dot, eye_like, fit, real_diagonal, sym, with_diagonal
+from .spd import check_size, indefiniteness
 
 Array = Any
 

@@ -6,10 +6,12 @@ from abc import ABC
 from dataclasses import dataclass
 from typing import Any, final
 
-from ..backends import backend_of, namespace
+from ..backends import namespace
 from ._base import Congruence, Curvature, Geodesic, InverseRetraction
 from ._checks import is_size
-from ._linalg import batch_full, dot, eye_like, fit, is_complex, lower_inverse, mT, sym
+from ._cholesky import cholesky as cholesky
+from ._cholesky import whitening as whitening
+from ._linalg import batch_full, dot, eye_like, fit, is_complex, mT, sym
 from ._spectral import Exp, Log, Sqrt, congruent, spectral, squared_log
 
 Array = Any
@@ -158,18 +160,6 @@ class SPD(AllPositiveDefinite):
     @property
     def dim(self) -> int:
         return self.n * (self.n + 1) // 2
-
-
-def cholesky(x: Array) -> Array:
-    """The lower triangular l with x = llᵀ."""
-    # libraries read the lower half alone: values are the same, derivatives would not be symmetric
-    return namespace(x).linalg.cholesky(x if backend_of(x).is_constant(x) else sym(x))
-
-
-def whitening(x: Array) -> tuple[Array, Array]:
-    """`l, l⁻¹` with x = llᵀ."""
-    l = cholesky(x)
-    return l, lower_inverse(l)
 
 
 def second_order(x: Array, u: Array) -> Array:

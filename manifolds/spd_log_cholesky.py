@@ -7,8 +7,9 @@ from typing import Any, final
 
 from ..backends import namespace
 from ._chart import Chart, FlatChart
-from ._linalg import fit, lower_inverse, mT, real_diagonal, sym, with_diagonal
-from .spd import check_size, cholesky, indefiniteness
+from ._cholesky import cholesky, lower_inverse, moved, pulled
+from ._linalg import fit, mT, real_diagonal, sym, with_diagonal
+from .spd import check_size, indefiniteness
 
 Array = Any
 
@@ -90,17 +91,3 @@ class _LogCholesky(Chart):
 
     def _factor(self, c: Array) -> Array:
         return with_diagonal(c, self._diagonal * real_diagonal(c))
-
-
-def moved(inverse: Array, u: Array) -> Array:
-    """p = (l⁻¹u l⁻ᵀ)_½, the part below and half the diagonal: the Cholesky factor of x + tu moves by lp."""
-    return _half(inverse @ u @ mT(inverse))
-
-
-def pulled(inverse: Array, a: Array) -> Array:
-    """The transpose of `moved`: sym(l⁻ᵀ a_½ l⁻¹)."""
-    return sym(mT(inverse) @ _half(a) @ inverse)
-
-
-def _half(a: Array) -> Array:
-    return with_diagonal(namespace(a).tril(a), 0.5 * real_diagonal(a))

@@ -13,6 +13,9 @@ from ._smooth import angle_over_sine, asinh_sqrt_ratio, cos_sqrt, sinc_sqrt, squ
 
 Array = Any
 
+#: Added to D, so that θ/sin θ and with it dist are finite at the opposite point.
+_LEAST = 1e-30
+
 
 @dataclass(frozen=True, eq=False)
 class Stereographic(Conformal):
@@ -20,8 +23,8 @@ class Stereographic(Conformal):
 
     x, u, w : (..., n); kappa : a number, or an array of batch shape. Everything is smooth in κ, also at κ = 0, so that
     the curvature can be learnt. κ < 0 is `PoincareBall(n, -κ)`; κ = 0 is ℝⁿ with four times its metric (λ = 2); κ > 0
-    is the sphere of radius 1/√κ without the point that it is projected from. Bachmann, Bécigneul & Ganea 2020, §2;
-    Skopek, Ganea & Bécigneul 2020.
+    is the sphere of radius 1/√κ without the point that it is projected from; `log` of the opposite point is NaN.
+    Bachmann, Bécigneul & Ganea 2020, §2; Skopek, Ganea & Bécigneul 2020.
     """
 
     parameters: ClassVar[tuple[str, ...]] = ("kappa",)
@@ -76,7 +79,10 @@ class Stereographic(Conformal):
         return xp.where(kappa > 0, pi / xp.sqrt(xp.where(kappa > 0, kappa, ones)), inf * ones)
 
     def _log_factor(self, x: Array, y: Array, s: Array, bx: Array, by: Array) -> Array:
-        return self._ratio(x, y, s, bx, by)[0] / by
+        ratio, bottom = self._ratio(x, y, s, bx, by)
+        xp = namespace(ratio)
+        # at the opposite point there are many logarithms, and none to prefer
+        return xp.where(bottom > 2 * _LEAST, ratio / by, float("nan") * xp.ones_like(ratio))
 
     def _squared_dist(self, x: Array, y: Array, s: Array, bx: Array, by: Array) -> Array:
         """4s D (θ/(sin θ cos θ) / (b(x) b(y)))²: no division by κ."""
@@ -124,8 +130,7 @@ class Stereographic(Conformal):
         squared = self._kappa * dot(off, off, 1, keepdims=True)
         xp = namespace(product)
         far = product > 0.25
-        # what is added keeps θ/sin θ finite at the opposite point
-        return 1e-30 + xp.where(far, squared / xp.where(far, xx, xp.ones_like(xx)), near)
+        return _LEAST + xp.where(far, squared / xp.where(far, xx, xp.ones_like(xx)), near)
 
 
 def _signs(xp: Any, t: Array) -> tuple[Array, Array, Array]:

@@ -130,7 +130,8 @@ THIRD = [[0.0, 0.0], [0.0, 0.9], [0.8, 0.8], [1.4, 0.3]]
 
 @pytest.mark.parametrize(
     ("backend", "angles"),
-    [(name, a) for a in THIRD for name in ("numpy", "array_api_strict", "torch")] + [("jax", THIRD[0])],
+    [(name, a) for a in THIRD for name in ("numpy", "array_api_strict", "torch")]
+    + [pytest.param("jax", THIRD[0], marks=pytest.mark.slow)],
     indirect=["backend"],
 )
 def test_exp_and_log_to_third_order(backend, rng, angles):

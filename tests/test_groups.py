@@ -71,9 +71,9 @@ def slope(backend, f, one):
 
 
 def across_backends(*cases):
-    """All cases on three backends, the first one on JAX too, which compiles each for seconds."""
+    """All cases on three backends, the first one on JAX too, which compiles for ten seconds: among the slow tests."""
     quick = [(backend, *case) for case in cases for backend in ("numpy", "array_api_strict", "torch")]
-    return [*quick, ("jax", *cases[0])]
+    return [*quick, pytest.param("jax", *cases[0], marks=pytest.mark.slow)]
 
 
 def skew_pair(rng, n):
@@ -335,7 +335,7 @@ def test_rigid_motions_are_a_product_and_left_invariant(backend, like64, rng, n)
     assert abs(float(m.inner(g @ x, g @ u, g @ u)) - float(m.inner(x, u, u))) < 1e-13 * float(m.inner(x, u, u))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize(("backend", "n"), across_backends((4,), (1,), (2,), (3,)), indirect=["backend"])
 def test_screw_motions_against_scipy(backend, like64, rng, n):
     m = SpecialEuclidean(n)
     x = m.random_point(rng, like=like64)

@@ -346,6 +346,13 @@ CUT = [
     (Grassmann(4, 2), EYE[:, :2], EYE[:, 1:3], np.pi / 2),
     (Grassmann(4, 2), EYE[:, :2], EYE[:, 2:], np.pi * HALF),
     (SpecialOrthogonal(2), np.eye(2), -np.eye(2), np.pi / HALF),
+    (SpecialOrthogonal(3), np.eye(3), np.diag([-1.0, -1, 1]), np.pi / HALF),
+    (SpecialOrthogonal(4), EYE, np.diag([-1.0, -1, 1, 1]), np.pi / HALF),
+    (SpecialOrthogonal(5), np.eye(5), np.diag([-1.0, -1, 1, 1, 1]), np.pi / HALF),
+    (Orthogonal(4), EYE, -EYE, 2 * np.pi),
+    (Unitary(2), np.eye(2) + 0j, np.diag([-1.0 + 0j, 1]), np.pi),
+    (GrassmannProjectors(4, 2), np.diag([1.0, 1, 0, 0]), np.diag([1.0, 0, 1, 0]), np.pi / 2),
+    (Stereographic(2, 1.0), np.array([0.5, 0.0]), np.array([-2.0, 0.0]), np.pi),
     (PSDFixedRank(4, 2), EYE[:, :2], EYE[:, 2:], 2.0),
     (PSDFixedRank(4, 2), EYE[:, :2], EYE[:, 1:3], 2**0.5),
     (PSDFixedRank(4, 1), EYE[:, :1], EYE[:, 1:2], 2**0.5),
@@ -362,7 +369,11 @@ CUT = [
 @pytest.mark.parametrize(("m", "x", "y", "dist"), CUT, ids=[f"{k} {case[0]}" for k, case in enumerate(CUT)])
 def test_no_logarithm_or_one_of_several(backend, m, x, y, dist, dtype):
     """`log` is not finite or is a shortest one, and the distance is right; nothing raises."""
-    x, y = backend.asarray(x.astype(dtype)), backend.asarray(y.astype(dtype))
+    if np.iscomplexobj(x):
+        kind = np.complex128 if dtype is np.float64 else np.complex64
+    else:
+        kind = dtype
+    x, y = backend.asarray(x.astype(kind)), backend.asarray(y.astype(kind))
     tolerance = 1e3 * float(np.finfo(dtype).eps)
     with np.errstate(all="ignore"):
         u, found = m.log(x, y), float(m.dist(x, y))
