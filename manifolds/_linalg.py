@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from math import isfinite, prod
 from typing import Any
 
 from ..backends import backend_of, namespace
@@ -116,3 +117,8 @@ def with_diagonal(a: Array, d: Array) -> Array:
         return found
     xp = namespace(a, d)
     return xp.where(eye_like(a, a.shape[-1]) != 0, xp.astype(d, a.dtype)[..., None], a)
+
+
+def few(a: Array, limit: int) -> bool:
+    """Whether `a` is a constant of at most `limit` numbers, all finite (decompositions raise where they are not)."""
+    return prod(a.shape) <= limit and backend_of(a).is_constant(a) and isfinite(float(dot(a, a, a.ndim)))

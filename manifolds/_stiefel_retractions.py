@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
-from ..backends import backend_of, namespace
-from ._linalg import eye_like, fit, is_complex, mT, qr_unique
+from ..backends import namespace
+from ._linalg import eye_like, few, fit, is_complex, mT, qr_unique
 from ._lyapunov import lyapunov
 from ._spectral import InverseSqrt, spectral
 
@@ -70,7 +69,7 @@ def _qr_inverse(x: Array, y: Array) -> Array:
 
 def _polar(x: Array, u: Array) -> Array:
     y = x + u
-    if prod(y.shape) <= _SMALL and backend_of(y).is_constant(y):
+    if few(y, _SMALL):
         left, _, right = namespace(y).linalg.svd(y, full_matrices=False)
         return left @ right
     return y @ spectral(InverseSqrt())(mT(y) @ y)

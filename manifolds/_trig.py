@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import factorial, prod
+from math import factorial
 from typing import Any
 
 from ..backends import backend_of, namespace
-from ._linalg import eye_like, mT
+from ._linalg import eye_like, few, mT
 
 Array = Any
 
@@ -34,7 +34,7 @@ def cos_sinc(a: Array) -> tuple[Array, Array]:
 
 def cos_sinc_definite(a: Array) -> tuple[Array, Array]:
     """`cos_sinc` of symmetric a ≥ 0; few small constants go by eigenvectors, for that takes fewer calls."""
-    if prod(a.shape) > _SMALL or not backend_of(a).is_constant(a):
+    if not few(a, _SMALL):
         return cos_sinc(a)
     xp = namespace(a)
     squares, vectors = xp.linalg.eigh(a)

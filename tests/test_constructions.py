@@ -548,7 +548,7 @@ def test_checked_names_method_and_argument(backend, like64, rng):
         ),
         (lambda: m.retract(s.x, backend.xp.zeros((3,), dtype=backend.xp.int64)), DTypeError, r"retract: u .*int64"),
         (lambda: m.retract(s.x, float("nan") * s.u), ValueError, r"retract: u holds .* not finite"),
-            (lambda: m.sharp(s.x, float("nan") * s.a), ValueError, r"sharp: w holds .* not finite"),
+        (lambda: m.sharp(s.x, float("nan") * s.a), ValueError, r"sharp: w holds .* not finite"),
         (lambda: m.log(s.x, -s.x), CutLocusError, r"log: y .*3.14159"),
         (lambda: m.parallel_transport(s.x, -s.x, s.u), CutLocusError, r"parallel_transport"),
         (lambda: m.project([s.x], s.a), ShapeError, r"project: x is a list"),
