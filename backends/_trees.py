@@ -34,7 +34,9 @@ def register_node(cls: type, flatten: Callable[[Any], tuple[Any, Any]], unflatte
 
 
 def on_node(listener: Callable[[type, Any, Any], None]) -> None:
-    """Call `listener` with every type of node, those that are known and those to come."""
+    """Call `listener` with every type of node, those that are known and those to come; a second time, nothing."""
+    if listener in _listeners:
+        return
     _listeners.append(listener)
     for node in _nodes:
         listener(*node)

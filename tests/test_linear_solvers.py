@@ -115,7 +115,7 @@ def test_entries_of_a_batch_stop_by_themselves(backend, rng):
     assert len(set(steps.tolist())) >= 3 and steps[3] == 1
     for i in range(4):
         alone = solved(nf.CG(), matrices[i], b[i])
-        assert abs(int(alone.steps) - steps[i]) <= (0 if backend.name == "numpy" else 1)
+        assert abs(int(alone.steps) - steps[i]) <= (0 if backend.name == "numpy" else 2)
         size = np.linalg.norm(alone.value)
         assert np.linalg.norm(backend.to_numpy(found.value)[i] - alone.value) < 1e-11 * size
 

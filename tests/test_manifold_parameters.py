@@ -10,7 +10,7 @@ import pytest
 
 import nestfold as nf
 from nestfold.backends import NoDerivativeError, namespace
-from nestfold.backends._trees import leaves, tree_map
+from nestfold.backends._trees import _listeners, leaves, on_node, tree_map
 from nestfold.manifolds import Manifold, Product
 from nestfold.manifolds._linalg import dot
 from nestfold.manifolds._parameters import expand
@@ -202,3 +202,20 @@ def test_equality_is_that_of_fields_and_arrays_equal_only_themselves(backend, li
 def test_manifolds_are_copied_and_pickled():
     for manifold in (nf.Sphere(3), nf.Stiefel(3, 2), nf.Product({"a": nf.Sphere(3)})):
         assert pickle.loads(pickle.dumps(manifold)) == manifold == copy.deepcopy(manifold)
+
+
+def test_who_listens_for_trees_twice_hears_once():
+    """A second adapter of JAX, as after a reset of the registry, must not register every class again."""
+    heard = []
+    listen = heard.append
+
+    def listener(cls, flatten, unflatten):
+        listen(cls)
+
+    try:
+        on_node(listener)
+        count = len(heard)
+        on_node(listener)
+        assert len(heard) == count > 50 and len(set(heard)) == count
+    finally:
+        _listeners.remove(listener)

@@ -329,14 +329,14 @@ def test_a_plain_function_as_retraction(rng):
 def test_bad_input_is_refused():
     for sizes in ((2, 3), (0, 0), (3, 0), (3.0, 2), (3, -1)):
         with pytest.raises(ValueError, match="integers n ≥ p ≥ 1"):
-            Stiefel(*sizes)
+            Stiefel(*sizes)  # pyright: ignore[reportArgumentType]  the mistake that is refused
         with pytest.raises(ValueError, match="integers n ≥ p ≥ 1"):
-            GeneralizedStiefel(*sizes, np.eye(3))
+            GeneralizedStiefel(*sizes, np.eye(3))  # pyright: ignore[reportArgumentType]  the mistake that is refused
     for beta in (0.0, -1.0, np.array([1.0, -0.5]), float("nan")):
         with pytest.raises(ValueError, match="beta must be positive"):
             Stiefel(3, 2, beta=beta)
     with pytest.raises(ValueError, match="retraction is"):
-        Stiefel(3, 2, "qr")
+        Stiefel(3, 2, "qr")  # pyright: ignore[reportArgumentType]  the mistake that is refused
     for b in (np.eye(2), np.array(1.0), 2.0):
         with pytest.raises(ValueError, match="B has shape"):
             GeneralizedStiefel(3, 2, b)
