@@ -16,6 +16,13 @@ from nestfold.manifolds._lyapunov import definite_lyapunov, lyapunov
 BETAS = [1.0, 0.5, 0.3, 2.0]
 KINDS = ["real", "complex"]
 
+#: JAX compiles each of these for 10 to 30 seconds
+compiled_slowly = pytest.mark.parametrize(
+    "backend",
+    ["numpy", "array_api_strict", "torch", pytest.param("jax", marks=pytest.mark.slow)],
+    indirect=True,
+)
+
 
 def noise(rng, shape, kind="real"):
     a = rng.standard_normal(shape)
@@ -123,6 +130,7 @@ def derivatives_of(f):
     return [f, first, forward(first), nf.grad(forward(first))]
 
 
+@compiled_slowly
 @pytest.mark.parametrize("beta", BETAS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_undoes_exp_up_to_the_injectivity_radius(backend, beta, kind, rng):
@@ -161,6 +169,7 @@ def test_no_logarithm_is_nan(backend, like64):
     assert np.max(np.abs(backend.to_numpy(Stiefel(4, 2).log(x, both))[1])) < 1e-15
 
 
+@compiled_slowly
 @pytest.mark.parametrize("beta", [1.0, 0.5, 0.3])
 def test_derivatives_of_log(backend, beta, like64, rng):
     """Orders 1 to 3 of t ↦ log(x, exp(x, u + t v + t² w + t³ z)), known, at a distance and at y = x."""
@@ -251,6 +260,7 @@ def test_a_batch_of_metrics_is_one_by_one(backend, like64, rng):
     assert backend.to_numpy(low).tolist() == [-0.5, 0, -np.inf] and backend.to_numpy(high).tolist() == [1, 1.25, np.inf]
 
 
+@compiled_slowly
 def test_gradients_in_the_metric(backend, like64, rng):
     """To second order, against differences of sixth order."""
     x, u = pair(rng, 5, 2)
@@ -296,6 +306,7 @@ def test_cayley_against_its_definition(rng):
     assert relative(cayley.inverse(x, cayley(x, u)), u) < 1e-12
 
 
+@compiled_slowly
 def test_derivatives_of_inverse_retractions(backend, like64, rng):
     """Orders 1 to 3 of t ↦ R⁻¹(x, R(x, u + t v + t² w + t³ z))."""
     x, u = pair(rng, 5, 2, 0.8)
@@ -400,6 +411,7 @@ def test_generalized_stiefel_projects_in_the_ambient_dot(rng):
     assert relative(manifold.project(x, a), want) < 1e-14
 
 
+@compiled_slowly
 def test_gradient_in_the_inner_product(backend, like64, rng):
     """Of a distance in B, second order: along B + t c against differences."""
     n, p = 4, 2
