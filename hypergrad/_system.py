@@ -7,7 +7,7 @@ from typing import Any
 from ..backends import Backend
 from ..manifolds import Congruence
 from ._space import Space
-from .level import Apply, Argmin, Level
+from .level import Apply, Argmin, FixedPoint, Level
 from .linear import LinearSolver, System
 from .linear._base import unchanged
 from .solution import Solution
@@ -26,22 +26,29 @@ def tangent_system(
     manifold = level.manifold
     forward, backward = level.operator(backend, outer, y)
     if not isinstance(level, Argmin):
-        apply = backward if transpose else forward
+        apply, other = (backward, forward) if transpose else (forward, backward)
         return System(
             space=space,
             apply=lambda v: manifold.project(y, apply(v)),
+            transpose=lambda v: manifold.project(y, other(v)),
             raise_=unchanged,
             project=lambda v: manifold.project(y, v),
             self_adjoint=level.self_adjoint,
+            contraction=isinstance(level, FixedPoint),
         )
     if isinstance(manifold, Congruence) and not space.ndim:
         l = manifold.factor(y)
         folded = backend.symmetric_products(forward, l)
         if folded is not None:
             return _in_coordinates(backend, folded, l, space)
+
+    def form(v: Tree) -> Tree:
+        return manifold.project(y, forward(v))
+
     return System(
         space=space,
-        apply=lambda v: manifold.project(y, forward(v)),
+        apply=form,
+        transpose=form,
         raise_=lambda w: manifold.sharp(y, w),
         project=lambda v: manifold.project(y, v),
         self_adjoint=True,
@@ -58,6 +65,7 @@ def _in_coordinates(backend: Backend, folded: Apply, l: Any, space: Space) -> Sy
     return System(
         space=space,
         apply=folded,
+        transpose=folded,
         raise_=unchanged,
         project=lambda v: 0.5 * (v + v.mT),
         self_adjoint=True,

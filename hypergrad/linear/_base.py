@@ -22,16 +22,22 @@ def unchanged(v: Tree) -> Tree:
 class System:
     """B v = b with B from tangent vectors to covectors (self-adjoint), or A λ = b on one space (otherwise).
 
-    `apply` is B or A, projected after every product · `raise_` turns a covector into a tangent vector by the metric
-    (`sharp`) and preconditions the self-adjoint case; it is the identity otherwise. The system may be written in
-    coordinates: `enter` takes a covector there, `enter_guess` a tangent vector, `leave` brings an answer back.
+    `apply` is B or A, projected after every product, `transpose` its transpose (B itself) · `raise_` turns a covector
+    into a tangent vector by the metric (`sharp`); it is the identity otherwise. So raise_∘B, or A, is an
+    operator on one space, whose inner product is ⟨u, raise_(w)⟩ = u·w. `precondition`, where there is one, is close to
+    B⁻¹ (self-adjoint and positive) or to A⁻¹: it takes what `apply` gives to what `apply` takes. `contraction`: A is
+    I - J with J the derivative of a map. The system may be written in coordinates: `enter` takes a covector there,
+    `enter_guess` a tangent vector, `leave` brings an answer back.
     """
 
     space: Space
     apply: Callable[[Tree], Tree]
+    transpose: Callable[[Tree], Tree]
     raise_: Callable[[Tree], Tree]
     project: Callable[[Tree], Tree]
     self_adjoint: bool
+    contraction: bool = False
+    precondition: Callable[[Tree], Tree] | None = None
     enter: Callable[[Tree], Tree] = unchanged
     enter_guess: Callable[[Tree], Tree] = unchanged
     leave: Callable[[Tree], Tree] = unchanged
