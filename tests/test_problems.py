@@ -8,12 +8,24 @@ import pytest
 
 from nestfold.backends import ShapeError
 from nestfold.hypergrad.nested import Bilevel
-from nestfold.hypergrad.problems import smallest_eigenvector, synthetic, tanh_fixed_point
+from nestfold.hypergrad.problems import (
+    entropic_transport,
+    logistic,
+    principal_subspace,
+    ridge,
+    smallest_eigenvector,
+    synthetic,
+    tanh_fixed_point,
+)
 
 SMALL = {
     "synthetic": lambda like: synthetic(like=like, d=5, r=3, n=9),
     "smallest_eigenvector": lambda like: smallest_eigenvector(like=like, n=5, p=3),
     "tanh_fixed_point": lambda like: tanh_fixed_point(like=like, n=5, p=3),
+    "ridge": lambda like: ridge(like=like, n=8, p=3),
+    "logistic": lambda like: logistic(like=like, n=12, p=3),
+    "principal_subspace": lambda like: principal_subspace(like=like, n=5, k=2, p=3),
+    "entropic_transport": lambda like: entropic_transport(like=like, n=4, m=3, terms=2),
 }
 every_problem = pytest.mark.parametrize("name", SMALL)
 second_order = pytest.mark.parametrize("name", ["smallest_eigenvector", "tanh_fixed_point"])
@@ -197,12 +209,63 @@ def objective_tanh_fixed_point(problem, x):
     return (dot(gap, gap) + dot(problem.e.tolist(), x) * dot(y, y) + dot(x, x)) / 2
 
 
+def objective_ridge(problem, x):
+    features, held_out, p = high(problem.features), high(problem.held_out), len(x)
+    penalty = mp.diag([mp.exp(row[0]) for row in x])
+    n, right = features.rows, features.T * mp.matrix(problem.targets.tolist())
+    w = mp.lu_solve(features.T * features / n + penalty, right / n)
+    gap = held_out * w - mp.matrix(problem.goals.tolist())
+    assert w.rows == p
+    return dot(gap, gap) / (2 * len(gap))
+
+
+def objective_logistic(problem, x):
+    features, labels, penalty = high(problem.features), problem.labels.tolist(), [mp.exp(row[0]) for row in x]
+    n, w = features.rows, mp.zeros(len(x), 1)
+    for _ in range(30):
+        doubt = [1 / (1 + mp.exp(t * a)) for t, a in zip(labels, features * w, strict=True)]
+        slope = features.T * mp.matrix([-t * s for t, s in zip(labels, doubt, strict=True)]) / n
+        slope += mp.diag(penalty) * w
+        hessian = features.T * mp.diag([s * (1 - s) for s in doubt]) * features / n + mp.diag(penalty)
+        w -= mp.lu_solve(hessian, slope)
+    margins = zip(problem.goals.tolist(), high(problem.held_out) * w, strict=True)
+    return sum(mp.log(1 + mp.exp(-t * a)) for t, a in margins) / len(problem.goals)
+
+
+def objective_principal_subspace(problem, x):
+    x = [row[0] for row in x]
+    a = high(problem.base)
+    for value, slope in zip(x, problem.slopes, strict=True):
+        a += value * high(slope)
+    y = mp.eigsy(a)[1][:, a.rows - problem.k :]
+    inner = y.T * high(problem.weight) * y
+    return (sum(inner[i, i] for i in range(problem.k)) ** 2 + dot(x, x)) / 2
+
+
+def objective_entropic_transport(problem, x):
+    x = [row[0] for row in x]
+    cost = high(problem.base)
+    for value, slope in zip(x, problem.slopes, strict=True):
+        cost += value * high(slope)
+    kernel = (cost / -mp.mpf(problem.epsilon)).apply(mp.exp)
+    b = mp.ones(kernel.cols, 1)
+    for _ in range(200):
+        a = mp.matrix([p / v for p, v in zip(problem.p.tolist(), kernel * b, strict=True)])
+        b = mp.matrix([q / v for q, v in zip(problem.q.tolist(), kernel.T * a, strict=True)])
+    coupling = mp.diag(list(a)) * kernel * mp.diag(list(b))
+    return dot(high(problem.goal), coupling) + dot(x, x) / 2
+
+
 @every_problem
 def test_gradient_to_50_digits(numpy_like, rng, name):
     problem = {
         "synthetic": lambda like: synthetic(like=like, d=3, r=2, n=5),
         "smallest_eigenvector": lambda like: smallest_eigenvector(like=like, n=3, p=2),
         "tanh_fixed_point": lambda like: tanh_fixed_point(like=like, n=3, p=2, contraction=0.7),
+        "ridge": lambda like: ridge(like=like, n=5, p=2),
+        "logistic": lambda like: logistic(like=like, n=6, p=2),
+        "principal_subspace": lambda like: principal_subspace(like=like, n=3, k=1, p=2),
+        "entropic_transport": lambda like: entropic_transport(like=like, n=3, m=2, terms=2),
     }[name](numpy_like)
     objective = globals()[f"objective_{name}"]
     x, _ = problem.start(rng)
@@ -238,7 +301,7 @@ def test_a_batch_is_a_loop(backend, xp, like64, rng, name):
         lambda x: problem.upper(x, problem.solution(x)),
         lambda x: level(x, problem.solution(x)),
     ]
-    if name != "synthetic":
+    if hasattr(problem, "hessian_product"):
         functions.append(lambda x: problem.hessian_product(x, x * x))
     for function in functions:
         together = function(batch)
