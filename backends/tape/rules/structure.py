@@ -5,6 +5,7 @@ The form of a rule is that of `elementwise.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -108,12 +109,14 @@ def _cumulative_sum(ns: Any, y: Any, x: Any, *, axis: Any = None, include_initia
 class Getitem:
     """x ↦ x[key], as a function that only picks entries."""
 
-    __slots__ = ("is_view", "key")
+    __slots__ = ("is_view", "key", "takes_all")
 
     def __init__(self, key: Any):
         self.key = key
         parts = key if isinstance(key, tuple) else (key,)
         self.is_view = all(k is None or k is Ellipsis or isinstance(k, (int, slice)) for k in parts)
+        #: unless a number picks one entry of many
+        self.takes_all = self.is_view and all(k == slice(None) for k in parts if isinstance(k, slice))
 
     def __call__(self, x: Any) -> Any:
         """x[key]."""
@@ -125,6 +128,8 @@ def _gather(ns: Any, y: Any, x: Any, *, pick: Callable[[Any], Any]) -> tuple:
     from.
     """
     shape = x.shape
+    if isinstance(pick, Getitem) and pick.takes_all and math.prod(y.shape) == math.prod(shape):
+        return _reshape(ns, y, x)
     return (lambda t: ns.gather(t, pick=pick)), (lambda c: ns.scatter(c, pick=pick, shape=shape))
 
 
