@@ -6,6 +6,8 @@ from ._errors import BackendUnavailableError as BackendUnavailableError
 from ._errors import ConvergenceWarning as ConvergenceWarning
 from ._errors import CutLocusError as CutLocusError
 from ._errors import DTypeError as DTypeError
+from ._errors import IndependentSolutionWarning as IndependentSolutionWarning
+from ._errors import MappedArrayError as MappedArrayError
 from ._errors import NoDerivativeError as NoDerivativeError
 from ._errors import NotOnManifoldError as NotOnManifoldError
 from ._errors import NotTangentError as NotTangentError

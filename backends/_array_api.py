@@ -14,7 +14,7 @@ import numpy as np
 from ._base import Array, Tree
 from ._eager import EagerBackend
 from ._errors import NoDerivativeError, ShapeError
-from ._trees import flatten, leaves, still, tree_map
+from ._trees import flatten, leaves, matching, still, tree_map
 from .tape import (
     Program,
     Tape,
@@ -143,7 +143,7 @@ class ArrayAPIBackend(EagerBackend):
         kinds = self._kinds(values)
 
         def pull(cotangent: Tree) -> tuple[Tree, ...]:
-            pulled = program.pull(self._matched(cotangent, values, kinds, "cotangent"))
+            pulled = program.pull(self._matched(cotangent, values, rebuild_out, kinds, "cotangent"))
             return rebuild(
                 [self._zero(x) if p is None else self.writeable(p) for p, x in zip(pulled, ins, strict=True)]
             )
@@ -152,11 +152,11 @@ class ArrayAPIBackend(EagerBackend):
 
     def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
         """See the base class."""
-        ins, values, rebuild_out, program, _ = self._trace(f, primals)
+        ins, values, rebuild_out, program, rebuild = self._trace(f, primals)
         kinds = self._kinds(ins)
 
         def push(*tangents: Tree) -> Tree:
-            pushed = program.push(self._matched(tangents, ins, kinds, "tangent"))
+            pushed = program.push(self._matched(tangents, ins, rebuild, kinds, "tangent"))
             return rebuild_out([self._zero(v) if t is None else t for t, v in zip(pushed, values, strict=True)])
 
         return rebuild_out(values), push
@@ -169,9 +169,13 @@ class ArrayAPIBackend(EagerBackend):
         """The shapes and dtypes of the leaves of a tree; None for those that cannot move."""
         return [(x.shape, x.dtype) if self.is_inexact(x) else None for x in likes]
 
-    def _matched(self, tree: Tree, likes: list[Any], kinds: list[Any], what: str) -> list[Any]:
+    def _matched(
+        self, tree: Tree, likes: list[Any], rebuild: Callable[[list[Any]], Tree], kinds: list[Any], what: str
+    ) -> list[Any]:
         """The leaves of a cotangent or tangent, of the shapes and dtypes (`kinds`) of `likes`."""
         found = leaves(tree)
+        if len(found) != len(kinds) and None in kinds:  # a vector has None, which is no leaf, at what cannot move
+            found = matching(tree, rebuild(likes), f"a {what}")
         if len(found) != len(kinds):
             raise ShapeError(f"a {what} of {len(found)} arrays was given where {len(kinds)} are expected")
         for i, (given, kind) in enumerate(zip(found, kinds, strict=True)):
@@ -222,7 +226,7 @@ class ArrayAPIBackend(EagerBackend):
         return tree
 
     def custom_derivative(
-        self, function: Any, pushforward: Any, pullback: Any, *, transposable: bool = False
+        self, function: Any, pushforward: Any, pullback: Any, *, transposable: bool = False, mapped: Any = None
     ) -> Callable[..., Tree]:
         """See the base class; both rules are used."""
         return custom_derivative(self.traced_namespace, function, pushforward, pullback)

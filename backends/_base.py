@@ -20,6 +20,11 @@ Array = Any
 #: `apply, transpose`, two linear functions of one vector (a tree).
 MakeOperator = Callable[[Tree], tuple[Callable[[Tree], Tree], Callable[[Tree], Tree]]]
 
+#: `mapped(size, over, *trees)`: see `Backend.custom_derivative`
+Mapped = Callable[..., Tree]
+#: `mapped(size, over)`: see `Backend.linear_solve`
+MappedSystem = Callable[[int, Callable[[Callable[..., Tree]], Callable[..., Tree]]], tuple]
+
 
 class Backend(ABC):
     """One framework. Stateless; there is one instance of each."""
@@ -179,6 +184,7 @@ class Backend(ABC):
         pullback: Callable[[tuple[Tree, ...], Tree, Tree, tuple[bool, ...]], tuple[Tree | None, ...]],
         *,
         transposable: bool = False,
+        mapped: Mapped | None = None,
     ) -> Callable[..., Tree]:
         """`function(*trees)` with its derivative given by hand, both ways.
 
@@ -190,7 +196,17 @@ class Backend(ABC):
         being differentiated: pass them as arguments (see `hoist`). With `transposable`, `pushforward` promises to be
         made of operations that the framework itself can transpose (no other such function called on
         tangents): JAX then needs no `pullback` and traces less.
+
+        `mapped(size, over, *trees)` is the same for `size` entries along a first axis of all arrays, those of its
+        value included; `over(f)` is a function `f` of one entry made such a function. Without it `torch.vmap`
+        calls `function` for one entry after the other. JAX maps by itself.
         """
+
+    def opaque(self, function: Callable[..., Tree], *constants: Tree, mapped: Mapped | None = None) -> Tree:
+        """`function(*constants)`, whose loops end as their values say: under `torch.vmap` it sees no mapped arrays,
+        but those of one entry, or all of them through `mapped` (see `custom_derivative`). Constants of any derivative.
+        """
+        return function(*constants)
 
     @abstractmethod
     def checkpoint(self, f: Callable[..., Tree], *args: Tree) -> Tree:
@@ -211,15 +227,21 @@ class Backend(ABC):
         b: Tree,
         solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
         transpose_solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
+        *,
+        at: Callable[[Tree], tuple[Callable[..., Tree], Callable[..., Tree]]] | None = None,
+        mapped: MappedSystem | None = None,
     ) -> Tree:
         """The v with `make(parameters)[0](v) = b`, differentiable in `parameters` and `b` to any order.
 
         `solve(apply, b)` and `transpose_solve(transpose, b)` are opaque: they are never differentiated. Derivative:
         v̇ = A⁻¹(ḃ - Ȧ v);  b̄ = A⁻ᵀ v̄, parameters̄ = -∂⟨b̄, A(parameters) v⟩: each another such solve.
+        `solve` must not close over `parameters` or what is made of them, unless `at(parameters)` = `solve,
+        transpose_solve` is given too; `mapped(size, over)` = `make, at, mapped` for `size` entries (see
+        `custom_derivative`). Both are for `torch.vmap`.
         """
 
         def forward(parameters: Tree, b: Tree) -> Tree:
-            return solve(make(parameters)[0], b)
+            return (solve if at is None else at(parameters)[0])(make(parameters)[0], b)
 
         def pushforward(primals: tuple, v: Tree, tangents: tuple) -> Tree:
             (parameters, _), (d_parameters, d_b) = primals, tangents
@@ -227,17 +249,25 @@ class Backend(ABC):
             if d_parameters is not None:
                 _, moved = self.jvp(lambda p: make(p)[0](v), (parameters,), (d_parameters,))
                 right = tree_map(negative, moved) if d_b is None else tree_map(subtract, d_b, moved)
-            return self.linear_solve(make, parameters, right, solve, transpose_solve)
+            return self.linear_solve(make, parameters, right, solve, transpose_solve, at=at, mapped=mapped)
 
         def pullback(primals: tuple, v: Tree, cotangent: Tree, needs: tuple[bool, ...]) -> tuple:
             parameters, _ = primals
-            b_bar = self.linear_solve(transposed(make), parameters, cotangent, transpose_solve, solve)
+            b_bar = self.linear_solve(
+                transposed(make), parameters, cotangent, transpose_solve, solve, at=swapped(at), mapped=mirrored(mapped)
+            )
             if not needs[0]:
                 return None, b_bar
             _, pull = self.vjp(lambda p: make(p)[0](v), parameters)
-            return tree_map(negative, pull(b_bar)[0]), b_bar
+            return pull(tree_map(negative, b_bar))[0], b_bar
 
-        return self.custom_derivative(forward, pushforward, pullback)(parameters, b)
+        def entries(size: int, over: Any, parameters: Tree, b: Tree) -> Tree:
+            assert mapped is not None
+            make, at, again = mapped(size, over)
+            return self.linear_solve(make, parameters, b, *at(parameters), at=at, mapped=again)
+
+        rule = self.custom_derivative(forward, pushforward, pullback, mapped=entries if mapped else None)
+        return rule(parameters, b)
 
     def matrix(self, apply: Callable[[Array], Array], like: Array) -> Array:
         """The matrix (columns `apply(eᵢ)`) of a linear function of one vector of shape `(..., n)`: `(..., n, n)`.
@@ -288,14 +318,26 @@ class Backend(ABC):
         return f"<nestfold backend {self.name}>"
 
 
+def swapped(pair: Callable[[Tree], tuple[Any, Any]] | None) -> Any:
+    """The two functions that `pair` makes in the other order; None stays None."""
+    return None if pair is None else lambda parameters: pair(parameters)[::-1]
+
+
 def transposed(make: MakeOperator) -> MakeOperator:
     """The transposed operator."""
+    return swapped(make)
 
-    def swapped(parameters: Tree) -> tuple[Callable[[Tree], Tree], Callable[[Tree], Tree]]:
-        apply, transpose = make(parameters)
-        return transpose, apply
 
-    return swapped
+def mirrored(mapped: MappedSystem | None) -> MappedSystem | None:
+    """`mapped` of `Backend.linear_solve` for the transposed operator."""
+    if mapped is None:
+        return None
+
+    def transpose(size: int, over: Any) -> tuple:
+        make, at, again = mapped(size, over)
+        return swapped(make), swapped(at), mirrored(again)
+
+    return transpose
 
 
 def negative(a: Array) -> Array:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from ._base import Array, Backend, Tree
 
 
+def uncompiled(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f`, which `torch.compile` leaves alone: what loops until it has converged, and differentiates, runs as it is."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None:  # nothing was ever compiled
+        return f
+    return dynamo.disable(f)
+
+
 class EagerBackend(Backend):
     """A backend whose arrays have values as soon as they exist."""
+
+    def holds(self, condition: Array) -> bool:
+        """The truth value of an array of no axes."""
+        return bool(condition)
 
     @final
     def while_loop(
@@ -20,7 +33,7 @@ class EagerBackend(Backend):
         """See the base class."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # loops look at what is not finite
             for _ in range(max_steps):
-                if not bool(cond(state)):
+                if not self.holds(cond(state)):
                     break
                 state = body(state)
         return state

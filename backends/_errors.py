@@ -33,5 +33,13 @@ class NoDerivativeError(TypeError):
     """A derivative would flow through a function that has no derivative rule."""
 
 
+class MappedArrayError(TypeError):
+    """An array that stands for many, or for none yet, has no value by which a loop could end."""
+
+
 class ConvergenceWarning(UserWarning):
     """A solver stopped before its tolerance; `Solution.converged` tells the same as data."""
+
+
+class IndependentSolutionWarning(UserWarning):
+    """An answer does not depend on what it is differentiated by, so that its implicit derivative is 0."""

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from . import _jax_flat, _jax_solve
-from ._base import Array, Backend, MakeOperator, Tree
+from ._base import Array, Backend, MakeOperator, Mapped, MappedSystem, Tree
 from ._errors import DTypeError, NoDerivativeError
 from ._jax_leaves import (
     conjugate_leaf,
@@ -170,6 +170,7 @@ class JaxBackend(Backend):
         pullback: Callable[[tuple[Tree, ...], Tree, Tree, tuple[bool, ...]], tuple[Tree | None, ...]],
         *,
         transposable: bool = False,
+        mapped: Mapped | None = None,
     ) -> Callable[..., Tree]:
         """`jax.custom_jvp` (a `custom_vjp` cannot be differentiated forward).
 
@@ -225,6 +226,9 @@ class JaxBackend(Backend):
         b: Tree,
         solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
         transpose_solve: Callable[[Callable[[Tree], Tree], Tree], Tree],
+        *,
+        at: Callable[[Tree], tuple[Callable[..., Tree], Callable[..., Tree]]] | None = None,
+        mapped: MappedSystem | None = None,
     ) -> Tree:
         """`jax.lax.custom_linear_solve`: see `_jax_solve`. `solve` is always traced, outside `jit` too."""
         return _jax_solve.linear_solve(make(parameters)[0], b, solve, transpose_solve)

@@ -14,8 +14,9 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from . import _torch_graph, _torch_hoist, _torch_rule
-from ._base import Array, Backend, Tree
+from ._base import Array, Backend, Mapped, Tree
 from ._eager import EagerBackend
+from ._errors import MappedArrayError, NoDerivativeError
 from ._lyapunov import lyapunov_form
 from ._torch_graph import differentiable, functorch, functorch_active
 from ._trees import leaves, tree_map
@@ -38,7 +39,7 @@ class TorchBackend(EagerBackend):
 
     def is_eager(self, *trees: Tree) -> bool:
         """False under `torch.compile` and `torch.vmap`, and for tensors on the device "meta"."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or _torch_rule.traced():
             return False
         return all(_has_values(x) for tree in trees for x in leaves(tree) if isinstance(x, torch.Tensor))
 
@@ -166,9 +167,16 @@ class TorchBackend(EagerBackend):
         pullback: Callable[[tuple[Tree, ...], Tree, Tree, tuple[bool, ...]], tuple[Tree | None, ...]],
         *,
         transposable: bool = False,
+        mapped: Mapped | None = None,
     ) -> Callable[..., Tree]:
         """A `torch.autograd.Function` that saves its inputs and outputs."""
-        return _torch_rule.custom_derivative(function, pushforward, pullback)
+        return _torch_rule.custom_derivative(function, pushforward, pullback, mapped)
+
+    def opaque(self, function: Callable[..., Tree], *constants: Tree, mapped: Mapped | None = None) -> Tree:
+        """See the base class; plain PyTorch for `function`, whatever transformation of `torch.func` is under way."""
+        if not functorch_active():
+            return function(*constants)
+        return _torch_rule.custom_derivative(function, _no_rule, _no_rule, mapped)(*constants)
 
     def checkpoint(self, f: Callable[..., Tree], *args: Tree) -> Tree:
         """`torch.utils.checkpoint`, the variant that knows derivatives of every order; random numbers are repeated.
@@ -188,6 +196,19 @@ class TorchBackend(EagerBackend):
         return _torch_hoist.hoist(f, *args)
 
     # -- control ------------------------------------------------------------------------------------
+    def holds(self, condition: Array) -> bool:
+        """See the base class. Raises `MappedArrayError` where it has no value."""
+        try:
+            return bool(condition)
+        except RuntimeError as error:
+            if _has_values(condition) and not _torch_rule.traced():
+                raise
+            raise MappedArrayError(
+                "a loop ends as its values say, and under torch.vmap, torch.func.linearize and make_fx it sees none: "
+                "batch by leading axes instead of by vmap (a cost of shape (B,), or batch_ndim), use the estimator "
+                "Implicit(), and nestfold.linearize"
+            ) from error
+
     def call_external(self, function: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
         """`function(*args)`, a black box on detached tensors, as tensors like `like`; its derivative is zero.
 
@@ -202,6 +223,10 @@ class TorchBackend(EagerBackend):
 def make() -> Backend:
     """The one instance."""
     return TorchBackend()
+
+
+def _no_rule(*_: Any) -> Tree:
+    raise NoDerivativeError("what was promised to be a constant is being differentiated")
 
 
 def _outside_transformations() -> AbstractContextManager:

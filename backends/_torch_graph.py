@@ -8,6 +8,7 @@ inside transformations of `torch.func` the tools of `torch.func` are used.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from ._trees import flatten, leaves, still
+from ._errors import NoDerivativeError
+from ._trees import flatten, leaves, matching, still
 
 Tree = Any
 Vjp = tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]
@@ -41,23 +43,48 @@ def cut(leaf: Any) -> Any:
     return forward_ad.make_dual(primal.detach(), tangent.detach())
 
 
-def leaf_variables(outputs: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
-    """The leaf tensors that the graphs of `outputs` end in."""
-    seen, stack = set(), []
-    for output in outputs:
-        if output.grad_fn is not None:
-            stack.append(output.grad_fn)
-        elif output.requires_grad:
-            yield output
+def nodes(outputs: Iterable[torch.Tensor]) -> Iterator[Any]:
+    """The nodes of the graphs of `outputs`."""
+    seen, stack = set(), [output.grad_fn for output in outputs if output.grad_fn is not None]
     while stack:
         node = stack.pop()
         if node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            yield variable
+        yield node
         stack += [below for below, _ in node.next_functions if below is not None]
+
+
+def leaf_variables(outputs: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The leaf tensors that the graphs of `outputs` end in."""
+    outputs = list(outputs)
+    yield from (v for v in outputs if v.grad_fn is None and v.requires_grad)
+    yield from (node.variable for node in nodes(outputs) if getattr(node, "variable", None) is not None)
+
+
+def _refuse_compiled(outputs: list[torch.Tensor]) -> None:
+    """Raise where second derivatives of compiled code would be zero without a word."""
+    if any(type(node).__name__ == "CompiledFunctionBackwardBackward" for node in nodes(outputs)):
+        raise NoDerivativeError(
+            "a function compiled by torch.compile has no second derivative, and a solve needs that of its cost: "
+            "do not compile the cost, or only with backend='eager' (compiling a loss with a solve in it is fine)"
+        )
+
+
+@contextmanager
+def _in_progress(aliases: list[Any]) -> Iterator[None]:
+    """While these leaves are what something is being differentiated by.
+
+    The graph of a recorded derivative may end in leaves of runs that are over: nobody asks for a derivative with
+    respect to those any more, and another run that meets them there is not seen from outside by them.
+    """
+    for alias in aliases:
+        alias._nestfold_runs += 1
+    try:
+        yield
+    finally:
+        for alias in aliases:
+            alias._nestfold_runs -= 1
 
 
 class Recorded:
@@ -74,9 +101,13 @@ class Recorded:
         self.inputs: list[torch.Tensor] = []
         with _recording():
             y = f(*(rebuild([self._alias(x, wanted) for x in found]) for found, rebuild in self.primals))
+        for alias in self.inputs:
+            alias._nestfold_runs -= 1  # pyright: ignore  # see `_in_progress`
         self.y_leaves, self.rebuild = flatten(y)
         self.moving = [i for i, v in enumerate(self.y_leaves) if isinstance(v, torch.Tensor) and v.requires_grad]
         self.outputs = [self.y_leaves[i] for i in self.moving]
+        if "torch._dynamo" in sys.modules:  # something was compiled
+            _refuse_compiled(self.outputs)
         self.attached = wanted and self._seen_from_outside()
         self.y = y if self.attached or not self.outputs else self.rebuild([cut(v) for v in self.y_leaves])
 
@@ -92,27 +123,28 @@ class Recorded:
             alias = leaf.detach().requires_grad_()
         else:
             alias = forward_ad.make_dual(dual.primal.detach().requires_grad_(), dual.tangent)
+        alias._nestfold_runs = 1  # pyright: ignore
         self.inputs.append(alias)
         return alias
 
     def _seen_from_outside(self) -> bool:
         if any(isinstance(x, torch.Tensor) and x.requires_grad for found, _ in self.primals for x in found):
             return True
-        own = {id(x) for x in self.inputs}
-        return any(id(variable) not in own for variable in leaf_variables(self.outputs))
+        return any(getattr(variable, "_nestfold_runs", 1) for variable in leaf_variables(self.outputs))
 
     def transpose(self, cotangents: list[torch.Tensor], create_graph: bool) -> tuple[torch.Tensor | None, ...]:
         """The cotangents of `inputs`; None for those that were not used."""
         if not self.outputs or not self.inputs:
             return (None,) * len(self.inputs)
-        return torch.autograd.grad(
-            self.outputs,
-            self.inputs,
-            cotangents,
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-        )
+        with _in_progress(self.inputs if create_graph else []):
+            return torch.autograd.grad(
+                self.outputs,
+                self.inputs,
+                cotangents,
+                retain_graph=True,
+                create_graph=create_graph,
+                allow_unused=True,
+            )
 
     def create_graph(self, vectors: list[torch.Tensor]) -> bool:
         """Whether the derivative applied to `vectors` has to be differentiable itself."""
@@ -120,7 +152,7 @@ class Recorded:
 
     def pull(self, cotangent: Tree) -> tuple[Tree, ...]:
         """The cotangents of all primals."""
-        given = _matching(leaves(cotangent), self.y_leaves, "cotangent")
+        given = _entries(cotangent, self.y_leaves, self.rebuild, "cotangent")
         chosen = [_like(given[i], self.y_leaves[i]) for i in self.moving]
         found = iter(self.transpose(chosen, self.create_graph(chosen)))
         return tuple(
@@ -151,8 +183,8 @@ def linearize(f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..
         pairs = zip(recorded.primals, tangents, strict=True)
         given = [
             _like(v, x)
-            for (found, _), tangent in pairs
-            for x, v in zip(found, _matching(leaves(tangent), found, "tangent"), strict=True)
+            for (found, rebuild), tangent in pairs
+            for x, v in zip(found, _entries(tangent, found, rebuild, "tangent"), strict=True)
             if differentiable(x)
         ]
         moved: list[Any] = [None] * len(recorded.y_leaves)
@@ -203,7 +235,7 @@ def _functorch_vjp(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Vjp:
     ]
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
-        given = _matching(leaves(cotangent), y_leaves, "cotangent")
+        given = _entries(cotangent, y_leaves, structure["rebuild"], "cotangent")
         chosen = [_like(c, y) for c, y in zip(given, y_leaves, strict=True) if differentiable(y)]
         pulled = iter(pull_tensors((*chosen, torch.zeros_like(outputs[-1]))))
         return tuple(
@@ -218,12 +250,17 @@ def _functorch_linearize(f: Callable[..., Tree], primals: tuple[Tree, ...]) -> t
     y = f(*primals)
 
     def push(*tangents: Tree) -> Tree:
-        def transposed(cotangent: Tree) -> tuple[Tree, ...]:
-            return _functorch_vjp(f, primals)[1](cotangent)
+        def moving(vectors: tuple[Tree, ...], what: str) -> list[Any]:
+            pairs = ((flatten(primal), vector) for primal, vector in zip(primals, vectors, strict=True))
+            entries = ((found, _entries(vector, found, rebuild, what)) for (found, rebuild), vector in pairs)
+            return [v for found, own in entries for x, v in zip(found, own, strict=True) if differentiable(x)]
+
+        def transposed(cotangent: Tree) -> list[Any]:
+            return moving(_functorch_vjp(f, primals)[1](cotangent), "cotangent")
 
         y_leaves, rebuild = flatten(y)
         probe = rebuild([_or_zero(None, leaf) for leaf in y_leaves])
-        return _functorch_vjp(transposed, (probe,))[1](tuple(tangents))[0]
+        return _functorch_vjp(transposed, (probe,))[1](moving(tangents, "tangent"))[0]
 
     return y, push
 
@@ -249,7 +286,11 @@ def _like(vector: Any, leaf: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(vector, dtype=leaf.dtype, device=leaf.device).expand(leaf.shape)
 
 
-def _matching(given: list[Any], expected: list[Any], what: str) -> list[Any]:
-    if len(given) != len(expected):
-        raise ValueError(f"the {what} has {len(given)} arrays where {len(expected)} are expected")
+def _entries(vector: Tree, found: list[Any], rebuild: Callable[[list[Any]], Tree], what: str) -> list[Any]:
+    """What a vector has where the leaves of a tree stand; None for what cannot move, which is no leaf."""
+    given = leaves(vector)
+    if len(given) != len(found) and not all(map(differentiable, found)):
+        given = matching(vector, rebuild(found), f"the {what}")
+    if len(given) != len(found):
+        raise ValueError(f"the {what} has {len(given)} arrays where {len(found)} are expected")
     return given

@@ -22,7 +22,7 @@ def hoist(f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tup
     code) is found in the graph of the result and refused by `NoDerivativeError`; so is a tensor that turns
     up in a later run only.
     """
-    if not torch.is_grad_enabled():
+    if not (torch.is_grad_enabled() or functorch_active()):
         return (lambda captured, *arguments: f(*arguments)), ()
     cut_off = tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, args)
     finder = _Find(_tensors(cut_off))
@@ -100,7 +100,11 @@ class _Swap(TorchFunctionMode):
 
     def from_outside(self, tensor: torch.Tensor) -> bool:
         """Whether `tensor` was not made in here and may be being differentiated."""
-        if id(tensor) in self.inside or not torch.is_grad_enabled() or not differentiable(tensor):
+        if id(tensor) in self.inside:
+            return False
+        if functorch.is_batchedtensor(tensor):  # a loop must not meet it, whether it is being differentiated or not
+            return functorch.maybe_get_level(tensor) <= self.level
+        if not torch.is_grad_enabled() or not differentiable(tensor):
             return False
         if self.functorch:
             if functorch.is_functorch_wrapped_tensor(tensor):

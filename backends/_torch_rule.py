@@ -12,9 +12,13 @@ from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_
 
 from ._errors import NoDerivativeError
 from ._torch_graph import cut, differentiable, functorch, functorch_active
-from ._trees import flatten, leaves, tree_map
+from ._torch_stacks import at_once, is_stacked
+from ._trees import flatten, leaves, matching, tree_map
 
 Tree = Any
+#: see `Backend.custom_derivative`
+Mapped = Callable[..., Tree]
+_LEAF = object()
 
 
 class _Trees:
@@ -44,8 +48,10 @@ class _Trees:
     def pick(self, trees: tuple[Tree | None, ...]) -> list[Any]:
         """What stands in `trees` where the tensors are; None for every tensor of a tree that is None."""
         picked: list[Any] = []
-        for tree, own in zip(trees, self.constants, strict=True):
+        for tree, own, rebuild in zip(trees, self.constants, self.rebuilds, strict=True):
             found = [None] * len(own) if tree is None else leaves(tree)
+            if len(found) != len(own):  # where no number stands, a vector has None, which is no leaf
+                found = matching(tree, rebuild([_LEAF] * len(own)), "a tangent or cotangent")
             picked += [v for v, c in zip(found, own, strict=True) if c is None]
         return picked
 
@@ -65,7 +71,9 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not functorch_active():
             found = leaves((args, kwargs))
-            self.met = self.met or any(functorch.is_gradtrackingtensor(x) for x in found if isinstance(x, torch.Tensor))
+            self.met = self.met or any(
+                functorch.is_functorch_wrapped_tensor(x) for x in found if isinstance(x, torch.Tensor)
+            )
         return func(*args, **(kwargs or {}))
 
 
@@ -76,9 +84,11 @@ def _has_tangent(tensor: torch.Tensor) -> bool:
 class Call:
     """One call of a rule: the functions and the structure of its arguments and its value."""
 
-    def __init__(self, function: Callable, pushforward: Callable, pullback: Callable, inputs: _Trees) -> None:
+    def __init__(
+        self, function: Callable, pushforward: Callable, pullback: Callable, mapped: Mapped | None, inputs: _Trees
+    ) -> None:
         self.function, self.pushforward, self.pullback = function, pushforward, pullback
-        self.inputs = inputs
+        self.mapped, self.inputs = mapped, inputs
         self.outputs: _Trees
         self.watched = functorch_active()
 
@@ -133,6 +143,8 @@ class _Function(torch.autograd.Function):
         primals, out = call.saved(saved)
         outputs = saved[call.inputs.count :]
         given = [torch.zeros_like(v) if c is None else c for c, v in zip(cotangents, outputs, strict=True)]
+        if any(map(is_stacked, given)):
+            return None, *at_once(lambda *c: _Function.backward(ctx, *c)[1:], given)
         edges = zip(ctx.needs_input_grad[1:], ctx.next_functions, strict=True)
         asked = [needed and _asked(node) for needed, (node, _) in edges]
         needs = tuple(any(own) for own in call.inputs.split(asked))
@@ -143,6 +155,8 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: torch.Tensor | None) -> tuple[Any, ...]:
+        if any(map(is_stacked, tangents)):
+            return at_once(lambda *t: _Function.jvp(ctx, None, *t), tangents)
         call, saved = ctx.call, ctx.saved_tensors
         primals, out = call.saved(saved)
         moving = [any(t is not None for t in own) for own in call.inputs.split(tangents)]
@@ -154,11 +168,18 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, call: Call, *tensors: torch.Tensor) -> tuple[tuple, tuple]:
-        """One entry of the batch after the other: solvers loop as long as their own values say."""
+        """All entries at once, where the rule knows how; else one after the other: solvers loop as their values say."""
+        dims = list(zip(tensors, in_dims[1:], strict=True))
+        if call.mapped is not None:
+            size = info.batch_size
+            spread = [x.expand(size, *x.shape) if d is None else x.movedim(d, 0) for x, d in dims]
+            flat = [flatten(call.mapped(size, over_entries, *call.inputs.fill(spread)))]
+            call.outputs, found = _Trees(flat), tuple(_tensors(flat))
+            return found, (0,) * len(found)
         entries = []
         for i in range(info.batch_size):
-            chosen = [x if d is None else x.select(d, i) for x, d in zip(tensors, in_dims[1:], strict=True)]
-            entry = Call(call.function, call.pushforward, call.pullback, call.inputs)
+            chosen = [x if d is None else x.select(d, i) for x, d in dims]
+            entry = Call(call.function, call.pushforward, call.pullback, None, call.inputs)
             entry.watched = call.watched
             entries.append(apply(entry, *chosen))
             call.outputs = entry.outputs
@@ -192,7 +213,27 @@ def apply(call: Call, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return _Function.apply(call, *tensors)
 
 
-def custom_derivative(function: Callable, pushforward: Callable, pullback: Callable) -> Callable[..., Tree]:
+def over_entries(f: Callable[..., Tree]) -> Callable[..., Tree]:
+    """`f` of every entry along the first axis of all tensors in its arguments and its value: `torch.vmap` on trees."""
+
+    def mapped(*trees: Tree) -> Tree:
+        flat = [flatten(tree) for tree in trees]
+        inputs, outputs = _Trees(flat), []
+
+        def on_tensors(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            found = [flatten(f(*inputs.fill(tensors)))]
+            outputs.append(_Trees(found))
+            return tuple(_tensors(found))
+
+        found = torch.vmap(on_tensors)(*_tensors(flat))
+        return outputs[0].fill(found)[0]
+
+    return mapped
+
+
+def custom_derivative(
+    function: Callable, pushforward: Callable, pullback: Callable, mapped: Mapped | None = None
+) -> Callable[..., Tree]:
     """`Backend.custom_derivative`."""
 
     def wrapped(*trees: Tree) -> Tree:
@@ -203,7 +244,7 @@ def custom_derivative(function: Callable, pushforward: Callable, pullback: Calla
             out = function(*trees)
             if constant(_tensors([flatten(out)])):
                 return out  # otherwise it closes over something that moves: `Call.run` says so
-        call = Call(function, pushforward, pullback, _Trees(flat))
+        call = Call(function, pushforward, pullback, mapped, _Trees(flat))
         tensors = apply(call, *_tensors(flat))
         return call.outputs.fill(tensors)[0]
 
@@ -215,6 +256,11 @@ def constant(tensors: Iterable[torch.Tensor]) -> bool:
     if functorch_active() or forward_ad._current_level >= 0:
         return False
     return not any(x.requires_grad for x in tensors)
+
+
+def traced() -> bool:
+    """Whether operations are being written down without values: `make_fx`, `torch.func.linearize`."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def _forward_levels() -> int:

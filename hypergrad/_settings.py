@@ -37,3 +37,10 @@ def require_kind(owner: Any, name: str, *kinds: type) -> None:
     if value is not None and not isinstance(value, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{type(owner).__name__}: {name} must be a {wanted}, not {value!r}")
+
+
+def require_callable(owner: Any, name: str) -> None:
+    """Raise `TypeError` unless the field `name` of `owner` is None or can be called."""
+    value = getattr(owner, name)
+    if value is not None and not callable(value):
+        raise TypeError(f"{type(owner).__name__}: {name} must be a function, not {value!r}")

@@ -110,6 +110,34 @@ class Space:
         """Zero steps for every problem."""
         return self.full(0, like, self.backend.xp.int32)
 
+    def unit(self, v: Tree) -> Array:
+        """The power of 2 at or below the largest entry of a problem, to measure it in; 1 where that is 0 or not finite.
+
+        Squares of what is below 1e-154 are 0 in float64, below 1e-19 in float32 nearly so.
+        """
+        xp = self.backend.xp
+        total, *others = (self._largest(leaf) for leaf in leaves(v))
+        for other in others:
+            total = xp.maximum(total, other)
+        usable = xp.logical_and(total > 0, xp.isfinite(total))
+        return 2.0 ** xp.floor(xp.log2(xp.where(usable, total, xp.ones_like(total))))
+
+    def _largest(self, leaf: Array) -> Array:
+        """max |leaf| of each problem; 0 where it is empty."""
+        xp, axes = self.backend.xp, tuple(range(self.ndim, leaf.ndim))
+        if not math.prod(leaf.shape):
+            return self.zero(leaf)
+        return xp.max(xp.abs(leaf), axis=axes) if axes else xp.abs(leaf)
+
+    def zero(self, leaf: Array) -> Array:
+        """The number 0 for every problem, of the real dtype of `leaf`."""
+        xp = namespace(leaf)
+        return self.full(0.0, leaf, xp.real(leaf).dtype if self.backend.is_complex(leaf) else leaf.dtype)
+
+    def divide(self, v: Tree, number: Array) -> Tree:
+        """`v / number`."""
+        return tree_map(lambda a: a / self.per_problem(number, a), v)
+
     def size(self, v: Tree) -> int:
         """The number of ambient coordinates of one problem."""
         return sum(math.prod(a.shape[self.ndim :]) for a in leaves(v))

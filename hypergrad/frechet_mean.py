@@ -138,7 +138,7 @@ def frechet_mean(
     backend, solver, estimator, space = prepare(level, outer, init, solver, estimator)
     found = estimator.solution(backend, level, solver, outer, init, space)
     if not isinstance(estimator, Unrolled):
-        warn_unless_converged(backend, found, f"{type(solver).__name__} for a Fréchet mean", 3)
+        warn_unless_converged(backend, found, f"{type(solver).__name__} for a Fréchet mean")
     return found._replace(value=_onto(manifold, found.value))
 
 

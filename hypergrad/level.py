@@ -10,12 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from ..backends import Backend, namespace
 from ..backends._trees import tree_map
 from ..manifolds import Manifold
+from ..manifolds._flat import is_linear_space
 from ._checks import check_cost, check_field
+from ._settings import require_callable
+from .linear_predictor import LinearPredictor
 
 Array = Any
 Tree = Any
@@ -39,7 +43,7 @@ class Level(ABC):
 
     @abstractmethod
     def with_function(self, function: Callable[..., Tree]) -> Level:
-        """The same level with another function in the place of the user's."""
+        """The same level with another function in the place of the user's; what was known of the old one is dropped."""
 
     @abstractmethod
     def with_manifold(self, manifold: Manifold) -> Level:
@@ -85,7 +89,7 @@ def completed(level: Level, backend: Backend, outer: tuple[Tree, ...], y: Tree) 
         return applied
 
     if backend.compiles:
-        operator()  # see `_derivative`
+        operator()  # see `derivative`
     return complete(0), complete(1)
 
 
@@ -95,10 +99,28 @@ class Argmin(Level):
 
     The cost's output has the shape of the batch of independent problems: `()` for one, however many leading axes
     the arrays have. At the answer the Riemannian gradient vanishes and the Hessian should be positive.
+
+    What its user knows may come with it, as functions of a tangent vector u at y, self-adjoint in the metric:
+    `hessian(*outer, y, u)` = Hess_y cost [u] at every y; `inverse_hessian(*outer, y, u)`, its inverse, exact or nearly
+    so at the answer; `preconditioner(*outer, y, u)`, positive and close to the inverse. Linear solves use them (with an
+    inverse they are one application, and the linear solver only where that leaves a residual); derivatives of higher
+    order do not. Each is compared with autodiff once, where values are known; a wrong one raises `ValueError`.
     """
 
     cost: Callable[..., Array]
     manifold: Manifold
+    hessian: Callable[..., Tree] | None = None
+    inverse_hessian: Callable[..., Tree] | None = None
+    preconditioner: Callable[..., Tree] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("hessian", "inverse_hessian", "preconditioner"):
+            require_callable(self, name)
+
+    @cached_property
+    def checked(self) -> set[tuple[str, bool]]:
+        """What of the user's knowledge was found right already, and whether at an answer."""
+        return set()
 
     @property
     def function(self) -> Callable[..., Array]:
@@ -112,7 +134,7 @@ class Argmin(Level):
 
     def with_function(self, function: Callable[..., Array]) -> Argmin:
         """See `Level`."""
-        return replace(self, cost=function)
+        return Argmin(function, self.manifold)
 
     def with_manifold(self, manifold: Manifold) -> Argmin:
         """See `Level`."""
@@ -137,7 +159,16 @@ class Argmin(Level):
         Both terms are symmetric between projections, so the transposes, one replay each, serve for them.
         """
         manifold = self.manifold
+        if isinstance(self.cost, LinearPredictor) and is_linear_space(manifold):
+            second = self.cost.second_derivative(backend, outer, y)
+            return second, second
         w, curve = backend.vjp(lambda p: self.residual(backend, outer, p), y)
+        if is_linear_space(manifold):
+
+            def curve_alone(v: Tree) -> Tree:
+                return curve(v)[0]
+
+            return curve_alone, curve_alone
         _, bend = backend.vjp(lambda v: manifold.connection(y, w, v), manifold.zero_tangent(y))
 
         def apply(v: Tree) -> Tree:
@@ -152,12 +183,23 @@ class Root(Level):
 
     Only the field's tangent part counts. With `batch_ndim = k` the first k axes of y are independent problems;
     by default all of y is one problem. Set `self_adjoint_field` if the field's derivative is symmetric.
+    `preconditioner(*outer, y, u)`, linear in u and made of differentiable operations (its transpose is had by
+    autodiff), is close to the inverse of the field's derivative on tangent vectors.
     """
 
     field: Callable[..., Tree]
     manifold: Manifold
     batch_ndim: int = 0
     self_adjoint_field: bool = False
+    preconditioner: Callable[..., Tree] | None = None
+
+    def __post_init__(self) -> None:
+        require_callable(self, "preconditioner")
+
+    @cached_property
+    def checked(self) -> set[tuple[str, bool]]:
+        """What of the user's knowledge was found right already, and whether at an answer."""
+        return set()
 
     @property
     def function(self) -> Callable[..., Tree]:
@@ -171,7 +213,7 @@ class Root(Level):
 
     def with_function(self, function: Callable[..., Tree]) -> Root:
         """See `Level`."""
-        return replace(self, field=function)
+        return replace(self, field=function, preconditioner=None)
 
     def with_manifold(self, manifold: Manifold) -> Root:
         """See `Level`."""
@@ -187,7 +229,7 @@ class Root(Level):
 
     def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
         """D_y of the tangent part: at a zero it is the covariant derivative, whatever the connection."""
-        return _derivative(backend, lambda p: self.residual(backend, outer, p), y)
+        return derivative(backend, lambda p: self.residual(backend, outer, p), y)
 
 
 @dataclass(frozen=True)
@@ -195,11 +237,21 @@ class FixedPoint(Level):
     """The y on `manifold` with `map(*outer, y)` = y. The map need not be a gradient step: A ≠ Aᵀ is expected.
 
     With `batch_ndim = k` the first k axes of y are independent problems; by default all of y is one problem.
+    `preconditioner(*outer, y, u)`, as that of a `Root`, is close to the inverse of I - D_y map.
     """
 
     map: Callable[..., Tree]
     manifold: Manifold
     batch_ndim: int = 0
+    preconditioner: Callable[..., Tree] | None = None
+
+    def __post_init__(self) -> None:
+        require_callable(self, "preconditioner")
+
+    @cached_property
+    def checked(self) -> set[tuple[str, bool]]:
+        """What of the user's knowledge was found right already, and whether at an answer."""
+        return set()
 
     @property
     def function(self) -> Callable[..., Tree]:
@@ -213,7 +265,7 @@ class FixedPoint(Level):
 
     def with_function(self, function: Callable[..., Tree]) -> FixedPoint:
         """See `Level`."""
-        return replace(self, map=function)
+        return replace(self, map=function, preconditioner=None)
 
     def with_manifold(self, manifold: Manifold) -> FixedPoint:
         """See `Level`."""
@@ -229,10 +281,10 @@ class FixedPoint(Level):
 
     def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
         """I - D_y map."""
-        return _derivative(backend, lambda p: self.residual(backend, outer, p), y)
+        return derivative(backend, lambda p: self.residual(backend, outer, p), y)
 
 
-def _derivative(backend: Backend, function: Callable[[Tree], Tree], y: Tree) -> tuple[Apply, Apply]:
+def derivative(backend: Backend, function: Callable[[Tree], Tree], y: Tree) -> tuple[Apply, Apply]:
     """The derivative of a function at y and its transpose, each recorded when first needed.
 
     Where functions are compiled both are recorded at once: what is not needed is dropped there, and what is recorded

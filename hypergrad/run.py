@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..backends import Backend, ConvergenceWarning
+from ..backends import Backend, ConvergenceWarning, ShapeError
+from ..backends._trees import leaves
+from ._nested_joint import reduce_method
 from .hypergradient import NOT_DIFFERENTIABLE, check_captured, check_problem, prepared
 from .methods import RHGD, Method, State
-from .nested import Bilevel
+from .nested import Bilevel, Nested
 
 Tree = Any
 
@@ -53,7 +55,7 @@ class Result:
 
 
 def run(
-    problem: Bilevel,
+    problem: Bilevel | Nested,
     x0: Tree,
     y0: Tree,
     *,
@@ -63,6 +65,9 @@ def run(
     callback: Callable[[Record, State], bool | None] | None = None,
 ) -> Result:
     """Minimise a `Bilevel` problem from `x0`, with the lower level first solved from `y0`.
+
+    Of a `Nested` problem `y0` and the result's `y` are tuples, from the outermost lower level inward, and the solver
+    and estimator of the method are for all lower levels.
 
     Parameters
     ----------
@@ -80,8 +85,14 @@ def run(
         raise TypeError(f"method must be a Method, not {method!r}")
     if steps < 0:
         raise ValueError(f"steps must be at least 0, not {steps}")
+    if isinstance(problem, Nested):
+        problem.check_starts(y0)
+        problem, method = reduce_method(problem, method)
     backend = check_problem(problem, x0, y0)
     problem.lower.manifold.check_point(y0, "y0")
+    for name, point in (("x0", x0), ("y0", y0)):
+        if any(0 in leaf.shape for leaf in leaves(point)):
+            raise ShapeError(f"run needs at least one problem; {name} has {[tuple(a.shape) for a in leaves(point)]}")
     x0, y0 = backend.forbid_gradient((x0, y0), NOT_DIFFERENTIABLE)
     check_captured(backend, problem, x0, y0)
     first, advance = prepared(_compiled, backend, problem, method)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..backends import Backend, ConvergenceWarning
@@ -25,8 +28,13 @@ class Solution(NamedTuple):
     converged: Array
 
 
-def warn_unless_converged(backend: Backend, solution: Solution, what: str, stacklevel: int = 4) -> None:
-    """Warn where values are known and a problem did not converge (under `jax.jit` only `converged` tells)."""
+def warn_unless_converged(
+    backend: Backend, solution: Solution, what: str, cause: Callable[[], str | None] | None = None
+) -> None:
+    """Warn where values are known and a problem did not converge (under `jax.jit` only `converged` tells).
+
+    `cause` is asked for a sentence that says why, if need be.
+    """
     if not backend.is_eager(*solution[1:]):
         return
     converged = backend.to_numpy(solution.converged)
@@ -34,13 +42,41 @@ def warn_unless_converged(backend: Backend, solution: Solution, what: str, stack
         return
     residual, steps = backend.to_numpy(solution.residual), backend.to_numpy(solution.steps)
     missed = f"{(~converged).sum()} of {converged.size} problems" if converged.size > 1 else "the problem"
+    worst = float(residual[~converged].max())
+    if not math.isfinite(worst):
+        why = (
+            "values that are not finite were met: the start may be outside of where the function is defined, or a step "
+            "was too long"
+        )
+    else:
+        why = cause() if cause is not None else None
+    advice = (
+        "give it more steps, a better start or a looser tolerance, or check that the problem has an isolated solution"
+    )
     warnings.warn(
         f"{what}: {missed} stopped after {int(steps.max())} steps short of the tolerance, at a residual of "
-        f"{float(residual[~converged].max()):.3g}; see Solution.converged. Give it more steps, a better start or a "
-        "looser tolerance, or check that the problem has an isolated solution",
+        f"{worst:.3g}; see Solution.converged. {_sentence(why or advice)}",
         ConvergenceWarning,
-        stacklevel=stacklevel,
+        stacklevel=outside(),
     )
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def outside() -> int:
+    """The `stacklevel`, seen from the caller, of the first frame that is not in this package.
+
+    Nor in PyTorch's wrapper around what must not be compiled, which lies between `solve` and its caller.
+    """
+    package, frame, level = __name__.partition(".")[0], sys._getframe(1), 1
+    while frame.f_back is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] != package and module != "torch._dynamo.eval_frame":
+            break
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def is_finite(space: Any, tree: Tree) -> Array:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Backend, BackendMismatchError, backend_of
+from ..backends._eager import uncompiled
 from ..backends._trees import leaves
+from ._causes import cause_of
 from ._space import Space
-from .estimators import Estimator, Implicit, Unrolled
+from .estimators import Estimator, FirstOrder, Implicit, Unrolled
 from .level import Argmin, FixedPoint, Level, Root
 from .solution import Solution, warn_unless_converged
 from .solvers import GradientDescent, Newton, Picard, Solver, TrustRegion
@@ -32,13 +34,26 @@ def solve(
     -------
     `Solution(value, residual, steps, converged)`; only `value` has a derivative.
 
-    Raises `BackendMismatchError` (two frameworks or devices), `ShapeError`, `DTypeError`, `NotOnManifoldError`;
+    It nests with the framework's transformations. Under `torch.vmap` all problems are solved as one batch (one after
+    the other by `External`, or where the manifold has array parameters); `torch.compile` leaves it as it is. With JAX
+    put one `jax.jit` around what is called often: outside of it every call is compiled anew.
+
+    Raises `BackendMismatchError` (two frameworks or devices), `ShapeError`, `DTypeError`, `NotOnManifoldError`,
+    `MappedArrayError` (a loop of `Unrolled` or `FirstOrder` under `torch.vmap`), `NoDerivativeError` (`torch.func.jvp`
+    of `jvp`, whose outer tangent PyTorch loses: use `nestfold.jvp`);
     warns with `ConvergenceWarning` where the solver stopped before its tolerance.
     """
+    return uncompiled(_solve)(level, outer, init, solver, estimator)
+
+
+def _solve(
+    level: Level, outer: tuple[Tree, ...], init: Tree, solver: Solver | None, estimator: Estimator | None
+) -> Solution:
     backend, solver, estimator, space = prepare(level, outer, init, solver, estimator)
     found = estimator.solution(backend, level, solver, outer, init, space)
     if not isinstance(estimator, Unrolled):
-        warn_unless_converged(backend, found, f"{type(solver).__name__} on the {type(level).__name__} level", 3)
+        what = f"{type(solver).__name__} on the {type(level).__name__} level"
+        warn_unless_converged(backend, found, what, lambda: cause_of(backend, level, outer, found.value, space))
     return found
 
 
@@ -71,7 +86,7 @@ def default_solver(level: Level, estimator: Estimator) -> Solver:
         return Newton()
     if not isinstance(level, Argmin):
         raise TypeError(f"there is no default solver for a {type(level).__name__}; give one with solver=")
-    return GradientDescent() if isinstance(estimator, Unrolled) else TrustRegion()
+    return GradientDescent() if isinstance(estimator, (FirstOrder, Unrolled)) else TrustRegion()
 
 
 def one_backend(*trees: Tree) -> Backend:

@@ -264,7 +264,7 @@ def test_solvers_and_levels():
         (fixed, nf.GradientDescent(), None, r"GradientDescent minimi[sz]es a cost; a FixedPoint needs"),
         (root, nf.TrustRegion(), None, r"a Root needs .*Newton\(\)"),
         (fixed, None, nf.Implicit(nf.CG()), r"CG needs a symmetric operator.*FixedPoint.*Neumann\(\)"),
-        (root, None, nf.Implicit(nf.CG()), r"CG needs a symmetric operator.*Root.*Dense\(\)"),
+        (root, None, nf.Implicit(nf.CG()), r"CG needs a symmetric operator.*Root.*GMRES\(\)"),
         (
             LOWER,
             nf.TrustRegion(),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._errors import NoDerivativeError, ShapeError
-from .._trees import flatten, leaves
+from .._trees import flatten, leaves, matching, still
 from .array import Traced, substitute, top_tape
 from .maps import Joint, Packed, Select
 from .refusals import leaked
@@ -31,7 +31,9 @@ def custom_derivative(ns: Any, function: Any, pushforward: Any, pullback: Any) -
             return outs
 
         def push(args: list[Any], outs: list[Any], tangents: list[Any]) -> list[Any]:
-            moved = _cut(tangents, inputs, lambda i: ns.zeros_like(args[i]))
+            moved = _cut(
+                tangents, inputs, lambda i: ns.zeros_like(args[i]) if hasattr(args[i], "dtype") else still(args[i])
+            )
             return leaves(pushforward(_cut(args, inputs), rebuild_out[0](outs), moved))
 
         def pull(args: list[Any], outs: list[Any], cotangents: list[Any], needs: list[bool]) -> list[Any]:
@@ -41,8 +43,7 @@ def custom_derivative(ns: Any, function: Any, pushforward: Any, pullback: Any) -
             pulled = pullback(_cut(args, inputs), rebuild(outs), rebuild(filled), wanted)
             if len(pulled) != len(inputs):
                 raise ShapeError(f"a pullback returned {len(pulled)} cotangents for {len(inputs)} arguments")
-            trees = zip(pulled, inputs, strict=True)
-            return [v for p, (found, _) in trees for v in ([None] * len(found) if p is None else leaves(p))]
+            return [v for p, own in zip(pulled, inputs, strict=True) for v in _entries(p, *own)]
 
         outs = call_with_rule(run, push, pull, [leaf for found, _ in inputs for leaf in found])
         return rebuild_out[0](outs)
@@ -58,6 +59,14 @@ def _plain(tree: Tree) -> bool:
 def _all_checked(out: Tree) -> Tree:
     _checked(leaves(out))
     return out
+
+
+def _entries(vector: Tree | None, found: list[Any], rebuild: Callable[[list[Any]], Tree]) -> list[Any]:
+    """What a vector has where the leaves of a tree stand; None for what cannot move."""
+    if vector is None:
+        return [None] * len(found)
+    given = leaves(vector)
+    return given if len(given) == len(found) else matching(vector, rebuild(found), "a cotangent")
 
 
 def _parts(values: list[Any], inputs: list[tuple[list[Any], Any]]) -> list[list[Any]]:

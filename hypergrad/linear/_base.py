@@ -26,7 +26,8 @@ class System:
     into a tangent vector by the metric (`sharp`); it is the identity otherwise. So raise_∘B, or A, is an
     operator on one space, whose inner product is ⟨u, raise_(w)⟩ = u·w. `precondition`, where there is one, is close to
     B⁻¹ (self-adjoint and positive) or to A⁻¹: it takes what `apply` gives to what `apply` takes. `contraction`: A is
-    I - J with J the derivative of a map. The system may be written in coordinates: `enter` takes a covector there,
+    I - J with J the derivative of a map. `inverse`, where there is one, is B⁻¹ itself, or nearly: `solve_system` needs
+    no solver then. The system may be written in coordinates: `enter` takes a covector there,
     `enter_guess` a tangent vector, `leave` brings an answer back.
     """
 
@@ -38,6 +39,7 @@ class System:
     self_adjoint: bool
     contraction: bool = False
     precondition: Callable[[Tree], Tree] | None = None
+    inverse: Callable[[Tree], Tree] | None = None
     enter: Callable[[Tree], Tree] = unchanged
     enter_guess: Callable[[Tree], Tree] = unchanged
     leave: Callable[[Tree], Tree] = unchanged

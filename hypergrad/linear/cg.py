@@ -18,6 +18,7 @@ Tree = Any
 class CG(LinearSolver):
     """Conjugate gradients on the Hessian form, preconditioned with `sharp`: this is CG in the metric.
 
+    Where the system brings a preconditioner, it takes the place of `sharp` in the recurrence.
     Stops where ‖b - B v‖ ≤ max(tol ‖b‖, atol), norms of covectors in the metric. `tol=None` is 10 eps of the dtype, and
     no tolerance but 0, which never stops, is taken below that.
     A direction of negative or zero curvature on the way leaves `converged` false: there is no isolated minimum.
@@ -46,36 +47,45 @@ class CG(LinearSolver):
     def solve(self, system: System, b: Tree, guess: Tree | None = None) -> Solution:
         """See `LinearSolver`."""
         space, apply, raise_ = system.space, system.apply, system.raise_
-        xp = space.backend.xp
-        start, r = (space.zeros(b), b) if guess is None else (guess, space.subtract(b, apply(guess)))
-        z = raise_(r)
-        rho = space.dot(r, z)
-        scale = rho if guess is None else space.dot(b, raise_(b))
-        tol = resolved_tolerance(leaves(b)[0], self.tol)
-        limit = xp.maximum(tol**2 * scale, space.full(self.atol**2, rho))
+        xp, lift = space.backend.xp, system.precondition or system.raise_
+        r = b if guess is None else space.subtract(b, apply(guess))
+        # all is measured in units of the first residual: its square may be 0
+        unit = space.unit(r)
+        r = space.divide(r, unit)
+        p = lift(r)
+        rho = space.dot(r, p)
+        size = scale = rho if lift is raise_ else space.dot(r, raise_(r))
+        if guess is not None:
+            own = space.unit(b)
+            right = space.divide(b, own)
+            scale = space.dot(right, raise_(right)) * (own / unit) ** 2
+        limit = resolved_tolerance(leaves(b)[0], self.tol) ** 2 * scale
+        if self.atol:
+            limit = xp.maximum(limit, (space.full(self.atol, rho) / unit) ** 2)
 
         def running(state: Any) -> Any:
-            return space.any(state[4] > limit)
+            return space.any(state[-1] > limit)
 
         def step(state: Any) -> Any:
-            v, r, p, k, rho, least = state
+            v, r, p, k, rho, least, size = state
             q = apply(p)
             alpha = space.ratio(rho, space.dot(p, q))
             if space.ndim:
-                alpha = xp.where(rho > limit, alpha, xp.zeros_like(alpha))
+                alpha = xp.where(size > limit, alpha, xp.zeros_like(alpha))
             v, r = space.axpy(alpha, p, v), space.axpy(-alpha, q, r)
-            z = raise_(r)
+            z = lift(r)
             new = space.dot(r, z)
-            p = space.axpy(space.ratio(new, rho), p, z)
             return (
                 v,
                 r,
-                p,
-                k + (1 if not space.ndim else xp.astype(rho > limit, k.dtype)),
+                space.axpy(space.ratio(new, rho), p, z),
+                k + (1 if not space.ndim else xp.astype(size > limit, k.dtype)),
                 new,
                 xp.minimum(least, alpha),
+                new if lift is raise_ else space.dot(r, raise_(r)),
             )
 
-        state = (start, r, z, space.counts(rho), rho, xp.zeros_like(rho))
-        v, _, _, k, rho, least = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
-        return Solution(v, xp.sqrt(xp.abs(rho)), k, xp.logical_and(least >= 0, rho <= limit))
+        state = (space.zeros(b), r, p, space.counts(rho), rho, xp.zeros_like(rho), size)
+        v, _, _, k, _, least, size = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
+        v = space.scale(unit, v) if guess is None else space.axpy(unit, v, guess)
+        return Solution(v, xp.sqrt(xp.abs(size)) * unit, k, xp.logical_and(least >= 0, size <= limit))

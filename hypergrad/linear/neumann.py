@@ -11,6 +11,7 @@ from .._space import epsilon, resolved_tolerance
 from ..solution import Solution, is_finite
 from ._base import LinearSolver, System
 from ._lanczos import extreme_eigenvalues
+from ._relative import covector_norm, direction_and_norm, relative
 
 Tree = Any
 
@@ -23,8 +24,12 @@ class Neumann(LinearSolver):
     `terms` where the residual is within `tol`, relative; `tol=None`: 10 eps of the dtype, or below eps^(3/4) where
     rounding lets it shrink no more; `tol=0`: never. By default `terms` is as many as that takes, 5000 at most; a number
     given is what was asked for, and no warning comes of it.
-    `step` is γ; None: for a Hessian 2/(h_min + h_max) from ten Lanczos steps, for a map 1. The error shrinks
-    like (max |1 - γ h|)ⁱ. A divergent series is returned as it is, with `converged` false.
+    `step` is γ; None: for a symmetric operator 2/(h_min + h_max) from ten Lanczos steps, ten products more, and
+    reduced by a tenth where the residual grows all the same; for a map it is 1. The error shrinks like
+    (max |1 - γ h|)ⁱ. For a `Root` that is not symmetric nothing is estimated and γ is 1 too: the series then converges
+    only if all eigenvalues of the derivative lie within 1 of 1; give a step, or take another solver.
+    A preconditioner M, where the system has one, stands before every residual: v ← v + γ M (b - B v).
+    A divergent series ends at its last finite value, with `converged` false.
     """
 
     terms: int | None = None
@@ -49,40 +54,45 @@ class Neumann(LinearSolver):
     def solve(self, system: System, b: Tree, guess: Tree | None = None) -> Solution:
         """See `LinearSolver`."""
         space, xp = system.space, system.space.backend.xp
-        size = space.dot(b, system.raise_(b))
-        eps = epsilon(leaves(b)[0])
-        goal = resolved_tolerance(leaves(b)[0], self.tol) ** 2 * size
-        enough = eps**1.5 * size if self.tol is None else goal
-        gamma = self._step(system, b, size)
-        start, r = (space.zeros(b), b) if guess is None else (guess, space.subtract(b, system.apply(guess)))
+        scaled = relative(system, b, guess)
+        b = scaled.b
+        size = covector_norm(system, b, system.raise_(b))
+        goal = resolved_tolerance(leaves(b)[0], self.tol) * size
+        enough = epsilon(size) ** 0.75 * size if self.tol is None else goal
+        estimated = self.step is None and system.self_adjoint
 
         def running(state: Any) -> Any:
             return xp.logical_not(space.all(state[-1]))
 
         def step(state: Any) -> Any:
-            v, r, z, k, rho, done = state
+            v, z, gamma, energy, k, norm, done = state
             moved = space.axpy(gamma, z, v)
             left = space.subtract(b, system.apply(moved))
-            raised = system.raise_(left)
-            new = space.dot(left, raised)
+            onward, new = direction_and_norm(system, left)
             finite = xp.logical_and(is_finite(space, moved), xp.isfinite(new))
-            at_floor = xp.logical_and(rho <= enough, new >= rho)
+            at_floor = xp.logical_and(norm <= enough, new >= norm)
             taken = xp.logical_and(finite, ~xp.logical_or(done, at_floor))
-            v, r, z = (space.where(taken, a, b) for a, b in ((moved, v), (left, r), (raised, z)))
-            rho = xp.where(xp.logical_or(taken, ~xp.logical_or(finite, done)), new, rho)
-            done = xp.logical_or(xp.logical_or(done, ~taken), rho <= goal)
-            return v, r, z, k + xp.astype(taken, k.dtype), rho, done
+            if estimated:
+                # r · M r grows only if γ h > 2 for some h: one that the Lanczos run has not seen
+                now = space.dot(left, onward)
+                gamma = xp.where(xp.logical_and(taken, now > energy), 0.9 * gamma, gamma)
+                energy = xp.where(taken, now, energy)
+            v, z = space.where(taken, moved, v), space.where(taken, onward, z)
+            norm = xp.where(taken, new, norm)
+            done = xp.logical_or(xp.logical_or(done, ~taken), norm <= goal)
+            return v, z, gamma, energy, k + xp.astype(taken, k.dtype), norm, done
 
-        z = system.raise_(r)
-        rho = space.dot(r, z)
-        state = (start, r, z, space.counts(size), rho, xp.logical_or(rho <= goal, ~xp.isfinite(rho)))
+        z, norm = direction_and_norm(system, scaled.r)
+        gamma, energy = self._step(system, b, size), space.dot(scaled.r, z)
+        done = xp.logical_or(norm <= goal, ~xp.isfinite(norm))
+        state = (scaled.start, z, gamma, energy, space.counts(size), norm, done)
         terms = 5000 if self.terms is None else self.terms
-        v, _, _, k, rho, _ = space.backend.while_loop(running, step, state, max_steps=terms)
-        return Solution(v, xp.sqrt(xp.abs(rho)), k, rho <= enough)
+        v, _, _, _, k, norm, _ = space.backend.while_loop(running, step, state, max_steps=terms)
+        return scaled.solution(space, v, norm, k, norm <= enough)
 
     def _step(self, system: System, b: Tree, size: Any) -> Any:
         xp = system.space.backend.xp
         if self.step is not None or not system.self_adjoint:
             return xp.full_like(size, 1.0 if self.step is None else self.step)
-        low, high = extreme_eigenvalues(system, b, steps=10)
+        low, high = extreme_eigenvalues(system, b)
         return system.space.ratio(xp.full_like(size, 2.0), xp.maximum(low, xp.zeros_like(low)) + high)

@@ -92,5 +92,5 @@ def principal_subspace(*, like: Array, n: int = 6, k: int = 2, p: int = 3, seed:
     slopes = slopes + slopes.transpose(0, 2, 1)
     slopes /= np.linalg.norm(slopes, 2, axis=(1, 2))[:, None, None]
     asarray = backend_of(like).asarray
-    parts = ((q * np.arange(1.0, n + 1)) @ q.T, slopes, (weight + weight.T) / 2)
-    return PrincipalSubspace(*(asarray(part, like=like) for part in parts), k)
+    base, weight = (q * np.arange(1.0, n + 1)) @ q.T, (weight + weight.T) / 2
+    return PrincipalSubspace(asarray(base, like=like), asarray(slopes, like=like), asarray(weight, like=like), k)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...backends import ShapeError, backend_of, namespace
 from ...manifolds import SPD, Stiefel
+from ...manifolds._lyapunov import definite_lyapunov
 from ..level import Argmin
 from ..nested import Bilevel
 from ._linear import identity, symmetric
@@ -67,6 +68,22 @@ class Synthetic:
         direct = (basis * roots[..., None, :]) @ (basis.mT @ self.c)
         return 2 * (dual @ (z @ (dual.mT @ (w @ self.k)))) - direct
 
+    def hessian(self, w: Array, m: Array, u: Array) -> Array:
+        """Hess_M g [U] = ½ (U A M + M A U + U M⁻¹ B + B M⁻¹ U), g the lower cost, at every M : (..., d, d)."""
+        half = (m @ self.a + self.target(w) @ namespace(m).linalg.inv(m)) @ u
+        return symmetric(half)
+
+    def inverse_hessian(self, w: Array, m: Array, u: Array) -> Array:
+        """V with `hessian(w, m, V)` = U, at every M : (..., d, d). One Lyapunov equation.
+
+        With M = L Lᵀ and V = L Z Lᵀ it is S Z + Z S = 2 L⁻¹ U L⁻ᵀ, S = Lᵀ A L + L⁻¹ B L⁻ᵀ (HINV of Han et al. 2024).
+        """
+        xp = namespace(m)
+        factor = xp.linalg.cholesky(m)
+        inverse = xp.linalg.inv(factor)
+        weights = symmetric(factor.mT @ self.a @ factor + inverse @ self.target(w) @ inverse.mT)
+        return factor @ definite_lyapunov(weights, 2 * symmetric(inverse @ u @ inverse.mT)) @ factor.mT
+
     def _decompose(self, w: Array) -> tuple[Array, Array, Array]:
         """L Q, L⁻ᵀ Q and s with A = L Lᵀ and Lᵀ B L = Q diag(s²) Qᵀ, so that M* = (L⁻ᵀQ) diag(s) (L⁻ᵀQ)ᵀ."""
         xp = namespace(w)
@@ -74,10 +91,11 @@ class Synthetic:
         squares, q = xp.linalg.eigh(symmetric(factor.mT @ self.target(w) @ factor))
         return factor @ q, xp.linalg.inv(factor).mT @ q, xp.sqrt(squares)
 
-    def problem(self) -> Bilevel:
-        """The problem as nestfold's other functions take it."""
+    def problem(self, *, known: bool = False) -> Bilevel:
+        """The problem as nestfold's other functions take it; with `known` its Hessian and the inverse come with it."""
         d, r = self.c.shape[-2:]
-        return Bilevel(self.upper, Stiefel(d, r), Argmin(self.lower, SPD(d)))
+        operators = (self.hessian, self.inverse_hessian) if known else ()
+        return Bilevel(self.upper, Stiefel(d, r), Argmin(self.lower, SPD(d), *operators))
 
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
         """A random W on the Stiefel manifold, and M = I, the paper's start."""

@@ -101,6 +101,7 @@ def entropic_transport(
     """Random data with the framework, dtype and device of `like`: costs of the size of ε. Drawn in float64 by NumPy."""
     rng = np.random.default_rng(seed)
     p, q = (0.5 + rng.random(size) for size in (n, m))
-    parts = (epsilon * rng.random((n, m)), epsilon * rng.uniform(-0.5, 0.5, (terms, n, m)), rng.standard_normal((n, m)))
+    base, slopes = epsilon * rng.random((n, m)), epsilon * rng.uniform(-0.5, 0.5, (terms, n, m))
     asarray = backend_of(like).asarray
-    return EntropicTransport(*(asarray(a, like=like) for a in (*parts, p / p.sum(), q / q.sum())), float(epsilon))
+    arrays = [asarray(a, like=like) for a in (base, slopes, rng.standard_normal((n, m)), p / p.sum(), q / q.sum())]
+    return EntropicTransport(*arrays, epsilon=float(epsilon))

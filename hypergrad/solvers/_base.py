@@ -24,13 +24,24 @@ class Solver(ABC):
 
 
 class Unrollable(Solver):
-    """A solver whose steps can be differentiated one by one."""
+    """A solver whose steps can be differentiated one by one: `begin`, `advance` as often as wanted, `finish`.
+
+    What goes from step to step is a tree of arrays, whose structure, shapes and dtypes stay the same.
+    """
 
     @abstractmethod
-    def unroll(
-        self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space, steps: int
+    def begin(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Tree:
+        """The state before the first step, differentiable in `init`."""
+
+    @abstractmethod
+    def advance(self, backend: Backend, level: Level, outer: tuple[Tree, ...], space: Space, state: Tree) -> Tree:
+        """The state one step later, differentiable in `outer` and `state`."""
+
+    @abstractmethod
+    def finish(
+        self, backend: Backend, level: Level, outer: tuple[Tree, ...], space: Space, state: Tree, steps: int
     ) -> Solution:
-        """The answer after exactly `steps` steps, differentiable in `outer` and `init`."""
+        """The answer after `steps` steps, differentiable in `state`; only `value` has a derivative."""
 
 
 def require_argmin(solver: Solver, level: Level) -> Argmin:

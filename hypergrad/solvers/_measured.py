@@ -29,11 +29,11 @@ class Measured(NamedTuple):
 
 
 def measure(backend: Backend, level: Argmin, outer: tuple[Tree, ...], space: Space, y: Tree) -> Measured:
-    """Evaluate cost and gradient at `y`."""
+    """Evaluate cost and gradient at `y`: constants, also where the cost captured what is being differentiated."""
     value, w = level.value_and_residual(backend, outer, y)
     w = level.manifold.project(y, w)
     u = level.manifold.sharp(y, w)
-    return Measured(y, value, w, u, space.dot(w, u))
+    return Measured(*backend.stop_gradient((y, value, w, u, space.dot(w, u))))
 
 
 def choose(space: Space, condition: Array, a: Measured, b: Measured) -> Measured:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 from ...backends import Backend
 from .._settings import require_count, require_number
-from .._space import Space
+from .._space import Space, epsilon
 from ..level import Argmin, Level
-from ..solution import Solution, is_finite
-from ._base import Unrollable, cost_scale, default_tolerance, first_leaf, require_argmin
-from ._measured import Measured, choose, measure
-from .steps import BarzilaiBorwein, StepRule, backtrack, first_step, next_trial, require_step_rule
+from ..solution import Solution
+from ._base import Unrollable, require_argmin
+from ._descent import carry, descend, is_good, unrolled
+from ._measured import Measured, measure
+from .lanczos_step import LanczosStep, estimated_pace, next_pace
+from .steps import (
+    BarzilaiBorwein,
+    StepRule,
+    backtrack,
+    first_step,
+    is_fixed,
+    next_trial,
+    quietly,
+    require_number_or_array,
+    require_step_rule,
+    resolved_number,
+)
 
 Array = Any
 Tree = Any
@@ -21,87 +34,117 @@ Tree = Any
 
 @dataclass(frozen=True)
 class GradientDescent(Unrollable):
-    """y ← R_y(-t grad), t a fixed `step`, or by `Armijo()` or `BarzilaiBorwein()` (default).
+    """y ← R_y(-t grad), t a fixed `step`, or by `Armijo()`, `BarzilaiBorwein()` (default) or `LanczosStep()`.
 
-    Converged where ‖grad‖ ≤ tol · scale (see `cost_scale`: the size of the cost); `tol=None` is eps^(3/4) of the dtype,
-    and no tolerance is taken below 10 eps. A run that meets a non-finite value stops at the last finite point.
+    A fixed step may have `momentum` μ (heavy ball, Polyak 1964): v ← μ T v - t grad, y ← R_y(v), with v carried to each
+    new tangent space by `transport`. Both numbers may be arrays of the framework, of batch shape or of no axes, and
+    unrolled answers are differentiable in them. Converged where ‖grad‖ ≤ tol · scale (see `cost_scale`: the size of
+    the cost); `tol=None` is eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. A run that meets a
+    non-finite value stops at the last finite point. Raises `ValueError` for momentum with a rule that searches.
     """
 
-    step: StepRule = field(default_factory=BarzilaiBorwein)
+    step: StepRule | LanczosStep | Array = field(default_factory=BarzilaiBorwein)
     tol: float | None = None
     max_steps: int = 5000
+    momentum: float | Array = 0.0
 
     def __post_init__(self) -> None:
-        require_step_rule(self, "step")
+        if not isinstance(self.step, LanczosStep):
+            require_step_rule(self, "step", arrays=True)
         require_number(self, "tol", least=0)
         require_count(self, "max_steps", least=0)
+        require_number_or_array(self, "momentum", least=0, below=1)
+        if self._has_momentum and not is_fixed(self.step):
+            raise ValueError("GradientDescent: momentum goes with a fixed step; a search along -grad ignores it")
+
+    @property
+    def _has_momentum(self) -> bool:
+        return hasattr(self.momentum, "dtype") or self.momentum != 0
 
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for a level that is not an `Argmin`."""
-        level, xp = require_argmin(self, level), backend.xp
-        tol = default_tolerance(first_leaf(init), self.tol)
+        level = require_argmin(self, level)
 
-        start = measure(backend, level, outer, space, init)
+        def begin(at: Measured) -> Tree:
+            return self._memory(level, outer, space, at)
 
-        def within(at: Measured) -> Array:
-            return at.norm <= tol * cost_scale(xp, at.value, start.value, start.norm)
+        def advance(at: Measured, memory: Tree, done: Array) -> tuple[Measured, Tree, Array, Array]:
+            if not is_fixed(self.step):
+                _, new, memory, good = self._searched(backend, level, outer, space, at, memory, done)
+                return new, memory, good, ~good
+            moved, v = self._moved(level, space, at.point, at.gradient, memory, backend.stop_gradient)
+            new = measure(backend, level, outer, space, moved)
+            good = is_good(space, new)
+            v = carry(level.manifold, space, at.point, new, good, v) if self._has_momentum else ()
+            return new, v, good, ~good
 
-        def running(state: Any) -> Any:
-            return xp.logical_not(space.all(state[-1]))
+        return descend(backend, level, outer, init, space, self.tol, self.max_steps, begin, advance)
 
-        def step(state: Any) -> Any:
-            at, t, k, done = state
-            _, moved, t_next, good = self._advance(backend, level, outer, space, at, t, done)
-            finished = xp.logical_or(within(moved), ~good)
-            taken = xp.logical_and(good, ~done)
-            at = choose(space, taken, moved, at)
-            return at, xp.where(done, t, t_next), k + xp.astype(taken, k.dtype), xp.logical_or(done, finished)
+    def begin(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Any:
+        """See `Unrollable`: the start, the point, and what the steps carry."""
+        level, fixed, plain = require_argmin(self, level), backend.stop_gradient(outer), backend.stop_gradient(init)
+        with quietly():
+            memory = self._memory(level, fixed, space, measure(backend, level, fixed, space, plain))
+            return plain, init, backend.stop_gradient(memory)
 
-        t = space.full(first_step(self.step), start.slope)
-        stop = xp.logical_or(within(start), ~xp.isfinite(start.slope))
-        state = (start, t, space.counts(t), stop)
-        at, _, k, _ = backend.while_loop(running, step, state, max_steps=self.max_steps)
-        return Solution(at.point, at.norm, k, within(at))
-
-    def unroll(
-        self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space, steps: int
-    ) -> Solution:
-        """See `Unrollable`. The step lengths are constants of the derivative; `init` is differentiated through."""
-        level, manifold, xp = require_argmin(self, level), level.manifold, backend.xp
-        fixed = backend.stop_gradient(outer)
-
-        def step(state: Any) -> Any:
-            y, t = state
-            at = measure(backend, level, fixed, space, backend.stop_gradient(y))
-            taken, _, t, _ = self._advance(backend, level, fixed, space, at, t, space.flags(False, t))
+    def advance(self, backend: Backend, level: Level, outer: tuple[Tree, ...], space: Space, state: Any) -> Any:
+        """See `Unrollable`. Lengths that were searched for are constants of the derivative, those given are not."""
+        level, manifold = require_argmin(self, level), level.manifold
+        start, y, memory = state
+        with quietly():
             u = manifold.sharp(y, level.residual(backend, outer, y))
-            return manifold.retract(y, space.scale(-taken, u)), t
+            if is_fixed(self.step):
+                moved, v = self._moved(level, space, y, u, memory, lambda number: number)
+                return start, moved, manifold.transport(y, moved, v) if self._has_momentum else ()
+            fixed, memory = backend.stop_gradient((outer, memory))
+            at = measure(backend, level, fixed, space, backend.stop_gradient(y))
+            t, _, memory, _ = self._searched(backend, level, fixed, space, at, memory, space.flags(False, at.slope))
+            t, memory = backend.stop_gradient((t, memory))  # they may depend on arrays that the cost captured
+            return start, manifold.retract(y, space.scale(-t, u)), memory
 
-        start = measure(backend, level, fixed, space, backend.stop_gradient(init))
-        y, _ = backend.repeat(step, (init, space.full(first_step(self.step), start.value)), steps=steps)
-        end = measure(backend, level, fixed, space, backend.stop_gradient(y))
-        tol = default_tolerance(end.slope, self.tol)
-        converged = end.norm <= tol * cost_scale(xp, end.value, start.value, start.norm)
-        return Solution(y, end.norm, space.counts(end.slope) + steps, converged)
+    def finish(
+        self, backend: Backend, level: Level, outer: tuple[Tree, ...], space: Space, state: Any, steps: int
+    ) -> Solution:
+        """See `Unrollable`."""
+        start, y, _ = state
+        return unrolled(backend, require_argmin(self, level), outer, start, y, space, steps, self.tol)
 
-    def _advance(
-        self, backend: Backend, level: Argmin, outer: tuple, space: Space, at: Measured, t: Array, skip: Array
-    ) -> tuple[Array, Measured, Array, Array]:
-        """One step from a measured point: the length taken, the next measured point, the next trial length, and
-        whether all is well.
-        """
-        manifold, xp = level.manifold, backend.xp
+    def _memory(self, level: Argmin, outer: tuple, space: Space, at: Measured) -> Tree:
+        """What the steps carry: a velocity, the length of the next trial, or the pace."""
+        if isinstance(self.step, LanczosStep):
+            return estimated_pace(self.step, level, outer, space, at)
+        if not is_fixed(self.step):
+            return space.full(first_step(self.step), at.slope)
+        return space.zeros(at.gradient) if self._has_momentum else ()
+
+    def _moved(
+        self, level: Argmin, space: Space, y: Tree, u: Tree, velocity: Tree, number: Callable[[Array], Array]
+    ) -> tuple[Tree, Tree]:
+        """One step of fixed length, and the velocity that made it."""
+        like = space.dot(u, u)
+        v = space.scale(-number(resolved_number(space, self.step, like)), u)
+        if self._has_momentum:
+            v = space.axpy(number(resolved_number(space, self.momentum, like)), velocity, v)
+        return level.manifold.retract(y, v), v
+
+    def _searched(
+        self, backend: Backend, level: Argmin, outer: tuple, space: Space, at: Measured, memory: Tree, skip: Array
+    ) -> tuple[Array, Measured, Tree, Array]:
+        """One step by a search: the length taken, the next measured point, the next memory, whether all is well."""
+        manifold, xp, rule = level.manifold, backend.xp, self.step
         y, value, _, u, slope = at
 
         def trial(t: Array) -> tuple[Array, Tree, Array]:
             moved = manifold.retract(y, space.scale(-t, u))
-            return level.cost(*outer, moved), moved, space.counts(t) + 1
+            return backend.stop_gradient(level.cost(*outer, moved)), moved, space.counts(t) + 1
 
-        if isinstance(self.step, Real):
-            moved, found, certain = manifold.retract(y, space.scale(-t, u)), space.flags(True, slope), None
-        else:
-            t, _, moved, found, certain, _ = backtrack(space, self.step, trial, value, slope, t, skip)
+        by_pace = isinstance(rule, LanczosStep)
+        first, search = (memory.length, rule.search) if by_pace else (memory, rule)
+        noise = 500 * epsilon(value) * xp.abs(value)
+        t, _, moved, found, certain, _ = backtrack(space, search, trial, value, slope, first, skip, noise)
         new = measure(backend, level, outer, space, moved)
-        good = xp.logical_and(found, xp.logical_and(xp.isfinite(new.value), is_finite(space, new.gradient)))
-        carried_dot = space.dot(new.covector, manifold.transport(y, moved, u))
-        return t, new, next_trial(space, self.step, t, carried_dot, slope, certain), good
+        good = xp.logical_and(found, is_good(space, new))
+        if by_pace:
+            return t, new, next_pace(rule, level, outer, space, memory, t, new, xp.logical_or(skip, ~good)), good
+        carried_dot = space.dot(new.covector, carry(manifold, space, y, new, good, u))
+        return t, new, xp.where(skip, first, next_trial(space, rule, t, carried_dot, slope, certain)), good

@@ -63,12 +63,20 @@ class Picard(Unrollable):
         y, _, norm, k, converged, _ = backend.while_loop(running, step, state, max_steps=self.max_steps)
         return Solution(y, norm, k, converged)
 
-    def unroll(
-        self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space, steps: int
-    ) -> Solution:
+    def begin(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Tree:
+        """See `Unrollable`: the point."""
+        _require_fixed_point(level)
+        return init
+
+    def advance(self, backend: Backend, level: Level, outer: tuple[Tree, ...], space: Space, state: Tree) -> Tree:
         """See `Unrollable`: ITD of Grazzi et al. 2020."""
-        level, xp = _require_fixed_point(level), backend.xp
-        y = backend.repeat(_image(level, outer, space), init, steps=steps)
+        return _image(_require_fixed_point(level), outer, space)(state)
+
+    def finish(
+        self, backend: Backend, level: Level, outer: tuple[Tree, ...], space: Space, state: Tree, steps: int
+    ) -> Solution:
+        """See `Unrollable`."""
+        level, xp, y = _require_fixed_point(level), backend.xp, state
         plain = backend.stop_gradient(y)
         norm = point_norm(space, space.subtract(_image(level, backend.stop_gradient(outer), space)(plain), plain))
         tol = default_tolerance(first_leaf(norm), self.tol)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from ...backends import ShapeError, namespace
 from .._settings import require_count, require_kind, require_number
 from .._space import Space, epsilon
 
@@ -50,14 +53,38 @@ class BarzilaiBorwein:
 StepRule = float | Armijo | BarzilaiBorwein
 
 
-def require_step_rule(owner: Any, name: str) -> None:
-    """Raise unless the field `name` of `owner` is a positive number or a rule."""
+def is_fixed(rule: Any) -> bool:
+    """Whether a rule is one length for all steps: a number, or an array of them."""
+    return isinstance(rule, Real) or _is_array(rule)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and not isinstance(value, Real)
+
+
+def require_step_rule(owner: Any, name: str, *, arrays: bool = False) -> None:
+    """Raise unless the field `name` of `owner` is a positive number or a rule, or an array where they are allowed."""
     rule = getattr(owner, name)
-    if isinstance(rule, (Armijo, BarzilaiBorwein)):
+    if isinstance(rule, (Armijo, BarzilaiBorwein)) or (arrays and _is_array(rule)):
         return
     if isinstance(rule, bool) or not isinstance(rule, Real):
         raise TypeError(f"{type(owner).__name__}: {name} must be a number, Armijo() or BarzilaiBorwein(), not {rule!r}")
     require_number(owner, name, above=0)
+
+
+def require_number_or_array(owner: Any, name: str, *, least: float, below: float) -> None:
+    """Raise unless the field `name` of `owner` is a number ≥ `least` and < `below`, or an array, whatever it holds."""
+    if not _is_array(getattr(owner, name)):
+        require_number(owner, name, least=least, below=below)
+
+
+def resolved_number(space: Space, number: Any, like: Array) -> Array:
+    """A number of batch shape. Raises `ShapeError` for an array of another shape."""
+    if not _is_array(number):
+        return space.full(float(number), like)
+    if tuple(number.shape) not in ((), space.batch):
+        raise ShapeError(f"a step of shape {tuple(number.shape)} for a batch of problems of shape {space.batch}")
+    return namespace(number, like).broadcast_to(number, space.batch)
 
 
 def search_of(rule: StepRule) -> Armijo:
@@ -68,6 +95,11 @@ def search_of(rule: StepRule) -> Armijo:
 def first_step(rule: StepRule) -> float:
     """The length of the first trial."""
     return float(rule) if isinstance(rule, Real) else search_of(rule).initial
+
+
+def quietly() -> Any:
+    """A context, or decorator, without NumPy's warnings: what is not finite is looked at, and told in the answer."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 class Found(NamedTuple):
@@ -118,10 +150,11 @@ def backtrack(
         ok, certain = enough(t, new)
         return Found(t, new, extra, ok, certain, at.work + work), xp.logical_or(done, ok)
 
-    new, extra, work = trial(t)
-    ok, certain = enough(t, new)
-    state = (Found(t, new, extra, ok, certain, work), xp.logical_or(skip, ok))
-    return space.backend.while_loop(running, step, state, max_steps=search.max_halvings)[0]
+    with quietly():  # the first trial is outside of any loop
+        new, extra, work = trial(t)
+        ok, certain = enough(t, new)
+        state = (Found(t, new, extra, ok, certain, work), xp.logical_or(skip, ok))
+        return space.backend.while_loop(running, step, state, max_steps=search.max_halvings)[0]
 
 
 def next_trial(space: Space, rule: StepRule, t: Array, carried_dot: Array, size: Array, certain: Array | None) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...backends import Backend
 from .._settings import require_count, require_number
@@ -14,6 +14,7 @@ from ..linear import System
 from ..solution import Solution, is_finite
 from ._base import Solver, cost_scale, default_tolerance, first_leaf, require_argmin
 from ._measured import Measured, choose, measure
+from .steps import quietly
 
 Array = Any
 Tree = Any
@@ -48,7 +49,8 @@ class TrustRegion(Solver):
         size = space.size(init)
         max_products = self.max_products or min(size, 1000)
 
-        start = measure(backend, level, outer, space, init)
+        with quietly():
+            start = measure(backend, level, outer, space, init)
 
         def limit(at: Measured) -> Array:
             return tol * cost_scale(xp, at.value, start.value, start.norm)
@@ -88,7 +90,23 @@ class TrustRegion(Solver):
         stop = xp.logical_or(start.norm <= limit(start), ~xp.isfinite(start.norm))
         state = (start, radius, space.counts(start.norm), space.flags(False, start.norm), stop)
         at, _, k, met, _ = backend.while_loop(running, step, state, max_steps=self.max_steps)
-        return Solution(at.point, at.norm, k, xp.logical_or(met, at.norm <= limit(at)))
+        small = xp.logical_and(at.norm <= limit(at), xp.isfinite(at.norm))
+        return Solution(at.point, at.norm, k, xp.logical_or(met, small))
+
+
+class _Inner(NamedTuple):
+    """The state of truncated CG: η and Bη, the residual r and direction p, ‖r‖² in the metric, ⟨η, p⟩, ‖p‖², ‖η‖²."""
+
+    eta: Tree
+    image: Tree
+    r: Tree
+    p: Tree
+    rho: Array
+    eta_p: Array
+    p_p: Array
+    eta_eta: Array
+    at_boundary: Array
+    done: Array
 
 
 def _steihaug(
@@ -105,10 +123,10 @@ def _steihaug(
     rho = space.dot(r, z)
     nothing = xp.zeros_like(rho)
 
-    def running(state: Any) -> Any:
-        return xp.logical_not(space.all(state[-1]))
+    def running(state: _Inner) -> Any:
+        return xp.logical_not(space.all(state.done))
 
-    def step(state: Any) -> Any:
+    def step(state: _Inner) -> _Inner:
         eta, image, r, p, rho, eta_p, p_p, eta_eta, at_boundary, done = state
         q = apply(p)
         curvature = space.dot(p, q)
@@ -124,7 +142,7 @@ def _steihaug(
         beta = space.ratio(new, rho)
         small = new <= goal**2
         p = space.axpy(beta, p, space.scale(-xp.ones_like(beta), z))
-        return (
+        return _Inner(
             eta,
             image,
             r,
@@ -138,7 +156,6 @@ def _steihaug(
         )
 
     p = space.scale(-xp.ones_like(rho), z)
-    state = (zero, zero, r, p, rho, nothing, rho, nothing, space.flags(False, rho), skip)
-    state = space.backend.while_loop(running, step, state, max_steps=max_products)
-    eta, image, *_, eta_eta, at_boundary, _ = state
-    return eta, image, eta_eta, at_boundary
+    state = _Inner(zero, zero, r, p, rho, nothing, rho, nothing, space.flags(False, rho), skip)
+    end = space.backend.while_loop(running, step, state, max_steps=max_products)
+    return end.eta, end.image, end.eta_eta, end.at_boundary
