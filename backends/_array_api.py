@@ -24,6 +24,7 @@ from .tape import (
     WrappedNamespace,
     checkpoint,
     custom_derivative,
+    every_open_tape,
     hoist,
     open_tapes,
     raw,
@@ -113,6 +114,13 @@ class ArrayAPIBackend(EagerBackend):
         """Run `f` on a fresh tape: inputs, values, the output's structure, linear program, inputs'
         structure.
         """
+        tape, ins, inputs, values, outputs, rebuild_out, rebuild = self._record(f, primals)
+        program = Program(tape, inputs, outputs)
+        tape.nodes = []
+        return ins, values, rebuild_out, program, rebuild
+
+    def _record(self, f: Callable[..., Tree], primals: tuple[Tree, ...]) -> Any:
+        """Run `f` on a fresh tape: the tape, inputs and their nodes, values and their nodes, both structures."""
         tape = Tape(self)
         single = len(primals) == 1 and hasattr(primals[0], "dtype")
         ins, rebuild = (list(primals), tuple) if single else flatten(primals)
@@ -123,9 +131,11 @@ class ArrayAPIBackend(EagerBackend):
             inputs.append(len(tape.nodes) if moving else -1)
             traced.append(tape.input(x) if moving else x)
         token = open_tapes.set((*open_tapes.get(), tape))
+        every_open_tape.add(tape)
         try:
             outs, rebuild_out = flatten(f(*rebuild(traced)))
         finally:
+            every_open_tape.discard(tape)
             open_tapes.reset(token)
             tape.is_open = False
         values, outputs = [], []
@@ -133,22 +143,38 @@ class ArrayAPIBackend(EagerBackend):
             mine = isinstance(o, Traced) and o._tape is tape
             outputs.append(o._index if mine else None)
             values.append(o.value if mine else o)
-        program = Program(tape, inputs, outputs)
+        return tape, ins, inputs, values, outputs, rebuild_out, rebuild
+
+    def vjp_each(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, tuple[Callable[[Tree], Tree], ...]]:
+        """See the base class: one tape, one linear program for each primal."""
+        tape, ins, inputs, values, outputs, rebuild_out, _ = self._record(f, primals)
+        kinds, pulls, start = self._kinds(values), [], 0
+        for primal in primals:
+            found, rebuild = flatten(primal)
+            part = slice(start, start + len(found))
+            program = Program(tape, inputs[part], outputs, all_inputs=False)
+            pulls.append(self._puller(program, ins[part], values, rebuild_out, kinds, rebuild))
+            start = part.stop
         tape.nodes = []
-        return ins, values, rebuild_out, program, rebuild
+        return rebuild_out(values), tuple(pulls)
 
-    def vjp(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]:
-        """See the base class."""
-        ins, values, rebuild_out, program, rebuild = self._trace(f, primals)
-        kinds = self._kinds(values)
+    def _puller(
+        self, program: Program, ins: list[Any], values: list[Any], rebuild_out: Any, kinds: list[Any], rebuild: Any
+    ) -> Callable[[Tree], Tree]:
+        """Cotangents of the values ↦ those of the inputs."""
 
-        def pull(cotangent: Tree) -> tuple[Tree, ...]:
+        def pull(cotangent: Tree) -> Tree:
             pulled = program.pull(self._matched(cotangent, values, rebuild_out, kinds, "cotangent"))
             return rebuild(
                 [self._zero(x) if p is None else self.writeable(p) for p, x in zip(pulled, ins, strict=True)]
             )
 
-        return rebuild_out(values), pull
+        return pull
+
+    def vjp(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]:
+        """See the base class."""
+        ins, values, rebuild_out, program, rebuild = self._trace(f, primals)
+        return rebuild_out(values), self._puller(program, ins, values, rebuild_out, self._kinds(values), rebuild)
 
     def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
         """See the base class."""
@@ -224,6 +250,11 @@ class ArrayAPIBackend(EagerBackend):
         if top_tape([substituted(leaf) for leaf in leaves(tree)]) is not None:
             raise NoDerivativeError(why)
         return tree
+
+    def forbid_captured(self, f: Callable[[], Tree], why: str) -> None:
+        """See the base class; where nothing is being differentiated nothing can be captured."""
+        if every_open_tape:
+            super().forbid_captured(f, why)
 
     def custom_derivative(
         self, function: Any, pushforward: Any, pullback: Any, *, transposable: bool = False, mapped: Any = None

@@ -105,6 +105,24 @@ class Backend(ABC):
         xp, zero = self.xp, b == 0
         return xp.where(zero, xp.zeros_like(a), a / xp.where(zero, xp.ones_like(b), b))
 
+    def has_floats(self, arrays: list[Array]) -> bool:
+        """Whether numbers got from these arrays are best had as Python's floats: constants, on a CPU, that wait for
+        nobody. Then there are `float_dot`, `float_axpy` and `float_largest`.
+        """
+        return False
+
+    def float_dot(self, a: Array, b: Array) -> float:
+        """Re Σ conj(a) b."""
+        raise NotImplementedError
+
+    def float_axpy(self, number: float, u: Array, v: Array) -> Array:
+        """`number · u + v`, arrays of one shape and dtype."""
+        raise NotImplementedError
+
+    def float_largest(self, a: Array) -> float:
+        """max |a|, NaN if an entry is; not of an empty array."""
+        raise NotImplementedError
+
     def dots(self, a: Array, b: Array | None, ndim: int, keepdims: bool) -> Array | None:
         """Σ a b (Σ a where b is None) over the last `ndim` axes of real arrays; None where `sum` is as fast."""
         return None
@@ -144,6 +162,15 @@ class Backend(ABC):
         Differentiable itself, to any order. A primal that `f` does not use has the cotangent zero.
         """
 
+    def vjp_each(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, tuple[Callable[[Tree], Tree], ...]]:
+        """`y, pulls`, one function for each primal: `pulls[i](ȳ) = x̄ᵢ`, without the work for the others."""
+        y, pull = self.vjp(f, *primals)
+
+        def only(i: int) -> Callable[[Tree], Tree]:
+            return lambda cotangent: pull(cotangent)[i]
+
+        return y, tuple(only(i) for i in range(len(primals)))
+
     @abstractmethod
     def jvp(self, f: Callable[..., Tree], primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Tree, Tree]:
         """`y, ẏ`: the value and the directional derivative."""
@@ -159,13 +186,14 @@ class Backend(ABC):
     @abstractmethod
     def forbid_gradient(self, tree: Tree, why: str) -> Tree:
         """`tree` as a constant that must not be differentiated: a derivative that would flow through it raises
-        `NoDerivativeError(why)`, here or where it is asked for; never a silent zero.
+        `NoDerivativeError(why)`, here or where it is asked for; never a silent zero. PyTorch's own `backward` of a
+        user's tensor finds a result without a graph instead.
         """
 
     def forbid_captured(self, f: Callable[[], Tree], why: str) -> None:
         """Raise `NoDerivativeError(why)` if `f` closes over arrays that are being differentiated.
 
-        `f` may be called once. PyTorch has nothing to do: results without a graph refuse to be differentiated.
+        `f` may be called once.
         """
         self.forbid_gradient(f(), why)
 
@@ -219,6 +247,12 @@ class Backend(ABC):
         argument). `f` is called once, on `args`, to find them. Raises `NoDerivativeError`, naming what to do,
         where such an array is found but cannot be made an argument: never a silent zero.
         """
+
+    def enclosed(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
+        """`f`, for which the arguments of the hoisted functions that are running now stand in for what those captured,
+        also when it is called after they have returned: by the rule of a solve inside them, say. Often `f` itself.
+        """
+        return f
 
     def linear_solve(
         self,

@@ -102,6 +102,24 @@ class NumpyBackend(ArrayAPIBackend):
             return a / b if b != 0 else 0 * a
         return super().ratio(a, b)
 
+    def has_floats(self, arrays: list[Array]) -> bool:
+        """See the base class."""
+        return all(type(a) is np.ndarray for a in arrays)
+
+    def float_dot(self, a: Array, b: Array) -> float:
+        """See the base class."""
+        return float(np.vdot(a, b).real)
+
+    def float_axpy(self, number: float, u: Array, v: Array) -> Array:
+        """See the base class."""
+        out = u * number
+        out += v
+        return out
+
+    def float_largest(self, a: Array) -> float:
+        """See the base class."""
+        return float(np.abs(a).max())
+
     def copied(self, array: Array) -> Array:
         """See the base class; of its own class."""
         return array.copy()

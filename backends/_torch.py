@@ -13,7 +13,7 @@ import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from . import _torch_graph, _torch_hoist, _torch_rule
+from . import _torch_forbid, _torch_graph, _torch_hoist, _torch_rule
 from ._base import Array, Backend, Mapped, Tree
 from ._eager import EagerBackend
 from ._errors import MappedArrayError, NoDerivativeError
@@ -67,6 +67,24 @@ class TorchBackend(EagerBackend):
     def ratio(self, a: Array, b: Array) -> Array:
         """See the base class; two operations less."""
         return torch.where(b == 0, 0.0, a / b)
+
+    def has_floats(self, arrays: list[Array]) -> bool:
+        """See the base class."""
+        return all(a.is_cpu for a in arrays) and self.is_constant(*arrays) and not _torch_rule.traced()
+
+    def float_dot(self, a: Array, b: Array) -> float:
+        """See the base class."""
+        if a.ndim != 1:
+            a, b = a.reshape(-1), b.reshape(-1)
+        return torch.vdot(a, b).real.item() if a.is_complex() else torch.dot(a, b).item()
+
+    def float_axpy(self, number: float, u: Array, v: Array) -> Array:
+        """See the base class."""
+        return torch.add(v, u, alpha=number)
+
+    def float_largest(self, a: Array) -> float:
+        """See the base class."""
+        return a.abs().max().item()
 
     def dots(self, a: Array, b: Array | None, ndim: int, keepdims: bool) -> Array | None:
         """See the base class; of many short rows on a CPU as a product with ones, ten times as fast as a sum."""
@@ -134,6 +152,10 @@ class TorchBackend(EagerBackend):
         y, push = _torch_graph.linearize(f, *primals)
         return y, push(*tangents)
 
+    def vjp_each(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, tuple[Callable[[Tree], Tree], ...]]:
+        """See the base class: one graph."""
+        return super().vjp_each(f, *primals) if functorch_active() else _torch_graph.vjp_each(f, *primals)
+
     def linearize(self, f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
         """The transpose of the transpose, on a retained graph."""
         return _torch_graph.linearize(f, *primals)
@@ -143,11 +165,13 @@ class TorchBackend(EagerBackend):
         return tree_map(_plain, tree)
 
     def forbid_gradient(self, tree: Tree, why: str) -> Tree:
-        """`detach`: PyTorch itself raises where a result without a graph is differentiated."""
+        """`detach`, after a check: see `_torch_forbid`."""
+        _torch_forbid.forbid(tree, why)
         return self.stop_gradient(tree)
 
     def forbid_captured(self, f: Callable[[], Tree], why: str) -> None:
-        """Nothing: see the base class."""
+        """See `_torch_forbid`."""
+        _torch_forbid.forbid_captured(f, why)
 
     def symmetric_products(self, linear: Callable[[Array], Array], factor: Array) -> Callable[[Array], Array] | None:
         """See the base class; found out by asking, in float32 and float64."""
@@ -194,6 +218,10 @@ class TorchBackend(EagerBackend):
     def hoist(self, f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
         """Tensors that require a gradient and appear in a call of torch while `f` runs."""
         return _torch_hoist.hoist(f, *args)
+
+    def enclosed(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
+        """See the base class: a mode of torch, entered around each call."""
+        return _torch_hoist.enclosed(f)
 
     # -- control ------------------------------------------------------------------------------------
     def holds(self, condition: Array) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ Vjp = tuple[Tree, Callable[[Tree], tuple[Tree, ...]]]
 functorch_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 #: what `torch.func` is made of: the one place where it is taken from PyTorch
 functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  PyTorch's stubs leave it out
+#: the arguments of the functions that are being recorded, outermost first
+under_way: ContextVar[tuple[list[Any], ...]] = ContextVar("under_way", default=())
 
 
 def differentiable(leaf: Any) -> bool:
@@ -99,8 +102,13 @@ class Recorded:
         wanted = torch.is_grad_enabled()
         self.primals = [flatten(primal) for primal in primals]
         self.inputs: list[torch.Tensor] = []
-        with _recording():
-            y = f(*(rebuild([self._alias(x, wanted) for x in found]) for found, rebuild in self.primals))
+        arguments = [rebuild([self._alias(x, wanted) for x in found]) for found, rebuild in self.primals]
+        token = under_way.set((*under_way.get(), self.inputs))
+        try:
+            with _recording():
+                y = f(*arguments)
+        finally:
+            under_way.reset(token)
         for alias in self.inputs:
             alias._nestfold_runs -= 1  # pyright: ignore  # see `_in_progress`
         self.y_leaves, self.rebuild = flatten(y)
@@ -132,14 +140,17 @@ class Recorded:
             return True
         return any(getattr(variable, "_nestfold_runs", 1) for variable in leaf_variables(self.outputs))
 
-    def transpose(self, cotangents: list[torch.Tensor], create_graph: bool) -> tuple[torch.Tensor | None, ...]:
-        """The cotangents of `inputs`; None for those that were not used."""
-        if not self.outputs or not self.inputs:
-            return (None,) * len(self.inputs)
+    def transpose(
+        self, cotangents: list[torch.Tensor], create_graph: bool, part: slice = slice(None)
+    ) -> tuple[torch.Tensor | None, ...]:
+        """The cotangents of `inputs`, or a part of them; None for those that were not used."""
+        inputs = self.inputs[part]
+        if not self.outputs or not inputs:
+            return (None,) * len(inputs)
         with _in_progress(self.inputs if create_graph else []):
             return torch.autograd.grad(
                 self.outputs,
-                self.inputs,
+                inputs,
                 cotangents,
                 retain_graph=True,
                 create_graph=create_graph,
@@ -159,6 +170,30 @@ class Recorded:
             rebuild([_or_zero(next(found) if differentiable(x) else None, x) for x in primal])
             for primal, rebuild in self.primals
         )
+
+    def pulls(self) -> tuple[Callable[[Tree], Tree], ...]:
+        """For each primal, what gives its cotangent alone."""
+        found, start = [], 0
+        for values, rebuild in self.primals:
+            part = slice(start, start + sum(map(differentiable, values)))
+            found.append(self._pull_of(part, values, rebuild))
+            start = part.stop
+        return tuple(found)
+
+    def _pull_of(self, part: slice, values: list[Any], rebuild: Any) -> Callable[[Tree], Tree]:
+        def pull(cotangent: Tree) -> Tree:
+            given = _entries(cotangent, self.y_leaves, self.rebuild, "cotangent")
+            chosen = [_like(given[i], self.y_leaves[i]) for i in self.moving]
+            found = iter(self.transpose(chosen, self.create_graph(chosen), part))
+            return rebuild([_or_zero(next(found) if differentiable(x) else None, x) for x in values])
+
+        return pull
+
+
+def vjp_each(f: Callable[..., Tree], *primals: Tree) -> tuple[Tree, tuple[Callable[[Tree], Tree], ...]]:
+    """`Backend.vjp_each` on a retained graph."""
+    recorded = Recorded(f, primals)
+    return recorded.y, recorded.pulls()
 
 
 def vjp(f: Callable[..., Tree], *primals: Tree) -> Vjp:

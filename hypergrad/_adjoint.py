@@ -36,11 +36,16 @@ class Linearized:
 
 
 def linearized(backend: Backend, level: Level, outer: tuple[Tree, ...], y: Tree, space: Space) -> Linearized:
-    """One record of the operator, one of the cross term."""
-    system = tangent_system(backend, level, outer, y, space, transpose=True)
-    residual, pull_outer = backend.vjp(lambda *o: level.residual(backend, o, y), *outer)
+    """One record of the equation serves the operator and the cross term."""
+    record = None
+    if level.records_residual:
+        residual, (*pulls, curve) = backend.vjp_each(lambda *a: level.residual(backend, a[:-1], a[-1]), *outer, y)
+        record = residual, curve
+    else:
+        residual, pulls = backend.vjp_each(lambda *o: level.residual(backend, o, y), *outer)
+    system = tangent_system(backend, level, outer, y, space, transpose=True, record=record)
 
     def pull(v: Tree) -> tuple[Tree, ...]:
-        return tuple(tree_map(lambda a: -a, t) for t in pull_outer(v))
+        return tuple(tree_map(lambda a: -a, pull_one(v)) for pull_one in pulls)
 
     return Linearized(level.manifold.project(y, residual), system, pull)

@@ -89,6 +89,22 @@ class Space:
         """`a / b`, and 0 where b = 0."""
         return self.backend.ratio(a, b)
 
+    def root(self, number: Array) -> Array:
+        """√|number|."""
+        return self.backend.xp.sqrt(self.backend.xp.abs(number))
+
+    def smaller(self, a: Array, b: Array) -> Array:
+        """The smaller of two numbers."""
+        return self.backend.xp.minimum(a, b)
+
+    def larger(self, a: Array, b: Array) -> Array:
+        """The larger of two numbers."""
+        return self.backend.xp.maximum(a, b)
+
+    def constant(self, value: float, like: Array) -> Array:
+        """The same number for every problem."""
+        return self.full(value, like)
+
     def any(self, flags: Array) -> Array:
         """Whether the statement holds for some problem."""
         return self.backend.xp.any(flags) if self.ndim else flags

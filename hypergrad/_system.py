@@ -10,7 +10,7 @@ from ..manifolds import Congruence
 from ..manifolds._flat import is_linear_space
 from ._known import check_known, known_of
 from ._space import Space, epsilon
-from .level import Apply, Argmin, FixedPoint, Level, derivative
+from .level import Apply, Argmin, FixedPoint, Level, Record, derivative
 from .linear import LinearSolver, System
 from .linear._base import unchanged
 from .linear._relative import covector_norm
@@ -20,17 +20,25 @@ Tree = Any
 
 
 def tangent_system(
-    backend: Backend, level: Level, outer: tuple[Tree, ...], y: Tree, space: Space, *, transpose: bool = False
+    backend: Backend,
+    level: Level,
+    outer: tuple[Tree, ...],
+    y: Tree,
+    space: Space,
+    *,
+    transpose: bool = False,
+    record: Record | None = None,
 ) -> System:
     """P D P at y, or its transpose, with the metric where D is a symmetric form; all arguments are constants.
 
     Where the backend can fold the form into a few matrix products, it is written in coordinates in which the metric
-    is the dot product. What the level's user knows is used, and compared with autodiff once.
+    is the dot product. What the level's user knows is used, and compared with autodiff once. `record`: see
+    `Level.operator`.
     """
     manifold, known = level.manifold, known_of(level)
     check_known(backend, level, outer, y, answer=False)
     if not isinstance(level, Argmin):
-        forward, backward = level.operator(backend, outer, y)
+        forward, backward = level.operator(backend, outer, y, record)
         apply, other = (backward, forward) if transpose else (forward, backward)
         return System(
             space=space,
@@ -43,7 +51,9 @@ def tangent_system(
             precondition=_preconditioner(backend, level, known.preconditioner, outer, y, transpose),
         )
     forward = (
-        level.operator(backend, outer, y)[0] if known.hessian is None else _flattened(known.hessian, level, outer, y)
+        level.operator(backend, outer, y, record)[0]
+        if known.hessian is None
+        else _flattened(known.hessian, level, outer, y)
     )
     inverse, preconditioner = (_at(f, level, outer, y) for f in known[1:])
     if isinstance(manifold, Congruence) and not space.ndim and known.hessian is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..backends import Backend, namespace
 from ..backends._trees import tree_map
-from ..manifolds import Manifold
+from ..manifolds import Manifold, Quotient
 from ..manifolds._flat import is_linear_space
 from ._checks import check_cost, check_field
 from ._settings import require_callable
@@ -24,6 +24,7 @@ from .linear_predictor import LinearPredictor
 Array = Any
 Tree = Any
 Apply = Callable[[Tree], Tree]
+Record = tuple[Tree, Apply]
 
 
 class Level(ABC):
@@ -58,11 +59,18 @@ class Level(ABC):
         """F(outer, y), an ambient covector; its projection vanishes at the answer."""
 
     @abstractmethod
-    def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
+    def operator(
+        self, backend: Backend, outer: tuple[Tree, ...], y: Tree, record: Record | None = None
+    ) -> tuple[Apply, Apply]:
         """The derivative D of F with respect to y, for tangent vectors, and its transpose: not yet projected.
 
-        Built once, applied often.
+        Built once, applied often. `record`: F and v ↦ (∂_yF)ᵀ v at y, where somebody has them already.
         """
+
+    @property
+    def records_residual(self) -> bool:
+        """Whether `operator` needs a record of the residual."""
+        return True
 
 
 def completed(level: Level, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
@@ -105,6 +113,8 @@ class Argmin(Level):
     so at the answer; `preconditioner(*outer, y, u)`, positive and close to the inverse. Linear solves use them (with an
     inverse they are one application, and the linear solver only where that leaves a residual); derivatives of higher
     order do not. Each is compared with autodiff once, where values are known; a wrong one raises `ValueError`.
+
+    `residuals(*outer, y)`: what the cost is half the sum of squares of, as `LeastSquares` sets it for `GaussNewton`.
     """
 
     cost: Callable[..., Array]
@@ -112,9 +122,10 @@ class Argmin(Level):
     hessian: Callable[..., Tree] | None = None
     inverse_hessian: Callable[..., Tree] | None = None
     preconditioner: Callable[..., Tree] | None = None
+    residuals: Callable[..., Tree] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("hessian", "inverse_hessian", "preconditioner"):
+        for name in ("hessian", "inverse_hessian", "preconditioner", "residuals"):
             require_callable(self, name)
 
     @cached_property
@@ -153,26 +164,36 @@ class Argmin(Level):
         """∂_y cost(outer, y)."""
         return self.value_and_residual(backend, outer, y)[1]
 
-    def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
+    @property
+    def records_residual(self) -> bool:
+        """See `Level`."""
+        return self.hessian is None and not self._is_predictor
+
+    @property
+    def _is_predictor(self) -> bool:
+        return isinstance(self.cost, LinearPredictor) and is_linear_space(self.manifold)
+
+    def operator(
+        self, backend: Backend, outer: tuple[Tree, ...], y: Tree, record: Record | None = None
+    ) -> tuple[Apply, Apply]:
         """v ↦ ∂²_yy cost v + connection(y, ∂_y cost, v).
 
         Both terms are symmetric between projections, so the transposes, one replay each, serve for them.
         """
         manifold = self.manifold
-        if isinstance(self.cost, LinearPredictor) and is_linear_space(manifold):
+        if isinstance(self.cost, LinearPredictor) and self._is_predictor:
             second = self.cost.second_derivative(backend, outer, y)
             return second, second
-        w, curve = backend.vjp(lambda p: self.residual(backend, outer, p), y)
+        if record is None:
+            w, (curve,) = backend.vjp_each(lambda p: self.residual(backend, outer, p), y)
+        else:
+            w, curve = record
         if is_linear_space(manifold):
-
-            def curve_alone(v: Tree) -> Tree:
-                return curve(v)[0]
-
-            return curve_alone, curve_alone
+            return curve, curve
         _, bend = backend.vjp(lambda v: manifold.connection(y, w, v), manifold.zero_tangent(y))
 
         def apply(v: Tree) -> Tree:
-            return tree_map(lambda a, b: a + b, curve(v)[0], bend(v)[0])
+            return tree_map(lambda a, b: a + b, curve(v), bend(v)[0])
 
         return apply, apply
 
@@ -227,9 +248,11 @@ class Root(Level):
         """The tangent part of field(outer, y). Its derivative sees the tangent space move with y."""
         return self.manifold.project(y, self.field(*outer, y))
 
-    def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
+    def operator(
+        self, backend: Backend, outer: tuple[Tree, ...], y: Tree, record: Record | None = None
+    ) -> tuple[Apply, Apply]:
         """D_y of the tangent part: at a zero it is the covariant derivative, whatever the connection."""
-        return derivative(backend, lambda p: self.residual(backend, outer, p), y)
+        return derivative(backend, lambda p: self.residual(backend, outer, p), y, record)
 
 
 @dataclass(frozen=True)
@@ -276,24 +299,30 @@ class FixedPoint(Level):
         return check_field(self.map(*outer, y), y, self.batch_ndim, "the map")
 
     def residual(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> Tree:
-        """`y - map(outer, y)`."""
-        return tree_map(lambda a, b: a - b, y, self.map(*outer, y))
+        """`y - map(outer, y)`, the map's value aligned with y on a quotient manifold."""
+        image = self.map(*outer, y)
+        if isinstance(self.manifold, Quotient):
+            image = self.manifold.align(y, image)
+        return tree_map(lambda a, b: a - b, y, image)
 
-    def operator(self, backend: Backend, outer: tuple[Tree, ...], y: Tree) -> tuple[Apply, Apply]:
+    def operator(
+        self, backend: Backend, outer: tuple[Tree, ...], y: Tree, record: Record | None = None
+    ) -> tuple[Apply, Apply]:
         """I - D_y map."""
-        return derivative(backend, lambda p: self.residual(backend, outer, p), y)
+        return derivative(backend, lambda p: self.residual(backend, outer, p), y, record)
 
 
-def derivative(backend: Backend, function: Callable[[Tree], Tree], y: Tree) -> tuple[Apply, Apply]:
-    """The derivative of a function at y and its transpose, each recorded when first needed.
+def derivative(
+    backend: Backend, function: Callable[[Tree], Tree], y: Tree, record: Record | None = None
+) -> tuple[Apply, Apply]:
+    """The derivative of a function at y and its transpose, each recorded when first needed if there is no `record`.
 
     Where functions are compiled both are recorded at once: what is not needed is dropped there, and what is recorded
     inside of one loop must not be used in another.
     """
     if backend.compiles:
-        push, pull = backend.linearize(function, y)[1], backend.vjp(function, y)[1]
-        return push, lambda w: pull(w)[0]
-    made: dict[str, Apply] = {}
+        return backend.linearize(function, y)[1], (record or _pullback(backend, function, y))[1]
+    made: dict[str, Apply] = {} if record is None else {"backward": record[1]}
 
     def forward(v: Tree) -> Tree:
         if "forward" not in made:
@@ -302,7 +331,12 @@ def derivative(backend: Backend, function: Callable[[Tree], Tree], y: Tree) -> t
 
     def backward(w: Tree) -> Tree:
         if "backward" not in made:
-            made["backward"] = backend.vjp(function, y)[1]
-        return made["backward"](w)[0]
+            made["backward"] = _pullback(backend, function, y)[1]
+        return made["backward"](w)
 
     return forward, backward
+
+
+def _pullback(backend: Backend, function: Callable[[Tree], Tree], y: Tree) -> Record:
+    value, (pull,) = backend.vjp_each(function, y)
+    return value, pull

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from ..backends import ShapeError, backend_of, namespace
 from ..backends._trees import leaves, tree_map
@@ -36,6 +36,9 @@ class Manifold(Parametrized, ABC):
 
     A manifold is a tree (see `Parametrized`): its array parameters, named in `parameters`, are leaves.
     """
+
+    #: whether every finite array of the shape is a point
+    fills_space: ClassVar[bool] = False
 
     # -- primitives ---------------------------------------------------------------------------------
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from ._checks import is_size
 from ._vector_space import VectorSpace
@@ -18,6 +18,8 @@ class Euclidean(VectorSpace):
 
     Complex arrays are points too, with the real inner product (the dimension is then twice `dim`).
     """
+
+    fills_space: ClassVar[bool] = True
 
     sizes: tuple[int, ...]
 

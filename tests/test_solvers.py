@@ -61,8 +61,8 @@ class Counting(nf.Argmin):
 
     products = 0
 
-    def operator(self, backend, outer, y):
-        forward, backward = super().operator(backend, outer, y)
+    def operator(self, backend, outer, y, record=None):
+        forward, backward = super().operator(backend, outer, y, record)
 
         def count(apply):
             def counted(v):

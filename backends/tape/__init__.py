@@ -9,6 +9,7 @@ from .array import top_tape as top_tape
 from .checkpoint import checkpoint as checkpoint
 from .core import Tape as Tape
 from .custom import custom_derivative as custom_derivative
+from .hoist import every_open_tape as every_open_tape
 from .hoist import hoist as hoist
 from .hoist import open_tapes as open_tapes
 from .namespace import TracedNamespace as TracedNamespace

@@ -35,6 +35,8 @@ class Scope(NamedTuple):
 _scopes: ContextVar[tuple[Scope, ...]] = ContextVar("nestfold_hoisted", default=())
 #: the tapes that are being recorded on here, the youngest last
 open_tapes: ContextVar[tuple[Tape, ...]] = ContextVar("nestfold_open_tapes", default=())
+#: those of all threads: where there are none, nothing is being differentiated anywhere
+every_open_tape: set[Tape] = set()
 
 
 @contextmanager

@@ -14,11 +14,11 @@ FOLD_AFTER = 5
 
 
 class Program:
-    """The linear map from the inputs of a closed tape to chosen nodes: what they do not need is dropped."""
+    """The linear map from chosen inputs of a closed tape to chosen nodes: what these do not need is dropped."""
 
     __slots__ = ("applied", "forward", "inputs", "ns", "outputs", "steps")
 
-    def __init__(self, tape: Tape, inputs: Sequence[int], outputs: Sequence[int | None]):
+    def __init__(self, tape: Tape, inputs: Sequence[int], outputs: Sequence[int | None], *, all_inputs: bool = True):
         wanted = {i for i in outputs if i is not None}
         nodes, steps = tape.nodes, []
         for i in range(max(wanted, default=-1), -1, -1):
@@ -27,6 +27,8 @@ class Program:
                 if parents:
                     wanted.update(parents)
                     steps.append((i, parents, maps))
+        if not all_inputs:
+            steps = _reached(steps, inputs)
         self.ns, self.applied, self.forward = tape.ns, 0, (None, [])
         self.steps, self.inputs, self.outputs = steps, tuple(inputs), tuple(outputs)
 
@@ -95,3 +97,18 @@ class Program:
             for p in done:
                 pop(p, None)
         return [None if i is None else get(i) for i in self.outputs]
+
+
+def _reached(steps: list[Any], inputs: Sequence[int]) -> list[Any]:
+    """The steps, last node first, that some of the inputs lead to."""
+    found, kept = set(inputs), []
+    for i, parents, maps in reversed(steps):
+        edges = [k for k, p in enumerate(parents) if p in found]
+        if not edges:
+            continue
+        found.add(i)
+        if type(maps) is tuple and len(edges) < len(parents):
+            parents, maps = tuple(parents[k] for k in edges), tuple(maps[k] for k in edges)
+        kept.append((i, parents, maps))
+    kept.reverse()
+    return kept

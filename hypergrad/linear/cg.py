@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends._trees import leaves
+from .._floats import quick_numbers, to_arrays
 from .._settings import require_count, require_number
 from .._space import resolved_tolerance
 from ..solution import Solution
@@ -46,8 +47,8 @@ class CG(LinearSolver):
 
     def solve(self, system: System, b: Tree, guess: Tree | None = None) -> Solution:
         """See `LinearSolver`."""
-        space, apply, raise_ = system.space, system.apply, system.raise_
-        xp, lift = space.backend.xp, system.precondition or system.raise_
+        whole, apply, raise_ = system.space, system.apply, system.raise_
+        xp, space, lift = whole.backend.xp, quick_numbers(whole, b), system.precondition or system.raise_
         r = b if guess is None else space.subtract(b, apply(guess))
         # all is measured in units of the first residual: its square may be 0
         unit = space.unit(r)
@@ -61,7 +62,7 @@ class CG(LinearSolver):
             scale = space.dot(right, raise_(right)) * (own / unit) ** 2
         limit = resolved_tolerance(leaves(b)[0], self.tol) ** 2 * scale
         if self.atol:
-            limit = xp.maximum(limit, (space.full(self.atol, rho) / unit) ** 2)
+            limit = space.larger(limit, (space.constant(self.atol, rho) / unit) ** 2)
 
         def running(state: Any) -> Any:
             return space.any(state[-1] > limit)
@@ -81,11 +82,12 @@ class CG(LinearSolver):
                 space.axpy(space.ratio(new, rho), p, z),
                 k + (1 if not space.ndim else xp.astype(size > limit, k.dtype)),
                 new,
-                xp.minimum(least, alpha),
+                space.smaller(least, alpha),
                 new if lift is raise_ else space.dot(r, raise_(r)),
             )
 
-        state = (space.zeros(b), r, p, space.counts(rho), rho, xp.zeros_like(rho), size)
-        v, _, _, k, _, least, size = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
+        state = (whole.zeros(b), r, p, space.counts(rho), rho, space.constant(0.0, rho), size)
+        v, _, _, k, _, least, size = whole.backend.while_loop(running, step, state, max_steps=self.max_steps)
         v = space.scale(unit, v) if guess is None else space.axpy(unit, v, guess)
-        return Solution(v, xp.sqrt(xp.abs(size)) * unit, k, xp.logical_and(least >= 0, size <= limit))
+        good = (least >= 0) & (size <= limit)
+        return Solution(v, *to_arrays(whole, leaves(b)[0], space.root(size) * unit, k, good))
