@@ -26,6 +26,7 @@ from .tape import (
     custom_derivative,
     every_open_tape,
     hoist,
+    in_hoisted,
     open_tapes,
     raw,
     substituted,
@@ -269,6 +270,10 @@ class ArrayAPIBackend(EagerBackend):
     def hoist(self, f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[Array, ...]]:
         """See the base class: traced arrays are recognised, and replaced, where an operation meets them."""
         return hoist(f, args)
+
+    def in_hoisted(self) -> bool:
+        """See the base class."""
+        return in_hoisted()
 
     def matrix(self, apply: Callable[[Array], Array], like: Array) -> Array:
         """See the base class; of traced arrays too."""

@@ -248,11 +248,13 @@ class Backend(ABC):
         where such an array is found but cannot be made an argument: never a silent zero.
         """
 
-    def enclosed(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
-        """`f`, for which the arguments of the hoisted functions that are running now stand in for what those captured,
-        also when it is called after they have returned: by the rule of a solve inside them, say. Often `f` itself.
+    def in_hoisted(self) -> bool:
+        """Whether a hoisted function is running, so that others stand in for what it captured until it returns.
+
+        For a function that is hoisted then, `g` keeps those stand-ins, and must be used also where nothing else was
+        captured, if it is called later: by the rule of a solve, say.
         """
-        return f
+        return False
 
     def linear_solve(
         self,

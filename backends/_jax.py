@@ -15,6 +15,7 @@ from . import _jax_flat, _jax_solve
 from ._base import Array, Backend, MakeOperator, Mapped, MappedSystem, Tree
 from ._errors import DTypeError, NoDerivativeError
 from ._jax_leaves import (
+    as_arrays,
     conjugate_leaf,
     differentiable,
     float0,
@@ -136,7 +137,8 @@ class JaxBackend(Backend):
     def stop_gradient(self, tree: Tree) -> Tree:
         """`jax.lax.stop_gradient`."""
         arrays, skeleton = _jax_flat.split(tree)
-        return skeleton.fill(jax.lax.stop_gradient(arrays))
+        # What comes of the tracer of `jax.grad(f)(2.0)` is a number of Python.
+        return skeleton.fill([x if _jax_flat.is_array(x) else jnp.asarray(x) for x in jax.lax.stop_gradient(arrays)])
 
     def forbid_gradient(self, tree: Tree, why: str) -> Tree:
         """The identity, with a derivative rule that raises."""
@@ -181,6 +183,7 @@ class JaxBackend(Backend):
         wrapped = jax.custom_jvp(function)
 
         def rule(primals: tuple, tangents: tuple) -> tuple:
+            primals = tuple(map(as_arrays, primals, tangents))
             out = wrapped(*primals)
             given = tuple(map(given_tangent, primals, tangents))
             if transposable:

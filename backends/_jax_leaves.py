@@ -70,6 +70,11 @@ def is_zero(tangent: Any) -> bool:
     return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
 
 
+def as_arrays(primal: Tree, tangent: Tree) -> Tree:
+    """`primal` with arrays for the numbers of Python that move, as `jax.grad(f)(2.0)` gives them."""
+    return jax.tree_util.tree_map(lambda p, t: p if is_zero(t) else jnp.asarray(p), primal, tangent)
+
+
 def given_tangent(primal: Tree, tangent: Tree) -> Tree | None:
     """None where the whole tree does not move; zeros where only some of its leaves do not."""
     if all(map(is_zero, jax.tree_util.tree_leaves(tangent, is_leaf=is_zero))):

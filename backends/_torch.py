@@ -219,9 +219,9 @@ class TorchBackend(EagerBackend):
         """Tensors that require a gradient and appear in a call of torch while `f` runs."""
         return _torch_hoist.hoist(f, *args)
 
-    def enclosed(self, f: Callable[..., Tree]) -> Callable[..., Tree]:
-        """See the base class: a mode of torch, entered around each call."""
-        return _torch_hoist.enclosed(f)
+    def in_hoisted(self) -> bool:
+        """See the base class."""
+        return bool(_torch_hoist.StandIns().replacements)
 
     # -- control ------------------------------------------------------------------------------------
     def holds(self, condition: Array) -> bool:

@@ -102,11 +102,10 @@ class Recorded:
         wanted = torch.is_grad_enabled()
         self.primals = [flatten(primal) for primal in primals]
         self.inputs: list[torch.Tensor] = []
-        arguments = [rebuild([self._alias(x, wanted) for x in found]) for found, rebuild in self.primals]
         token = under_way.set((*under_way.get(), self.inputs))
         try:
             with _recording():
-                y = f(*arguments)
+                y = f(*(rebuild([self._alias(x, wanted) for x in found]) for found, rebuild in self.primals))
         finally:
             under_way.reset(token)
         for alias in self.inputs:

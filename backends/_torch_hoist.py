@@ -13,6 +13,8 @@ from ._torch_graph import differentiable, functorch, functorch_active, leaf_vari
 from ._trees import leaves, tree_map
 
 Tree = Any
+#: what stands in for some tensors, by the identity of each: `{id(tensor): (tensor, stand_in)}`
+Replacement = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 
 def hoist(f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tuple[torch.Tensor, ...]]:
@@ -22,8 +24,9 @@ def hoist(f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tup
     code) is found in the graph of the result and refused by `NoDerivativeError`; so is a tensor that turns
     up in a later run only.
     """
+    stand_ins = StandIns()
     if not (torch.is_grad_enabled() or functorch_active()):
-        return (lambda captured, *arguments: f(*arguments)), ()
+        return _alone(f, stand_ins), ()
     cut_off = tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, args)
     finder = _Find(_tensors(cut_off))
     with finder:
@@ -34,11 +37,11 @@ def hoist(f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tup
                 _refuse(variable)
     captured = tuple(finder.met)
     if not captured:
-        return (lambda captured, *arguments: f(*arguments)), ()
+        return _alone(f, stand_ins), ()
 
     def g(given: tuple[torch.Tensor, ...], *arguments: Tree) -> Tree:
-        replacement = {id(tensor): stand_in for tensor, stand_in in zip(captured, given, strict=True)}
-        with _Swap(replacement, [*given, *_tensors(arguments)]) as swap:
+        replacement = {id(tensor): (tensor, stand_in) for tensor, stand_in in zip(captured, given, strict=True)}
+        with stand_ins, _Swap(replacement, [*given, *_tensors(arguments)]) as swap:
             y = f(*arguments)
         for tensor in swap.met:
             _refuse(tensor)
@@ -47,17 +50,57 @@ def hoist(f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tup
     return g, captured
 
 
-class _Swap(TorchFunctionMode):
+def _alone(f: Callable[..., Tree], stand_ins: StandIns) -> Callable[..., Tree]:
+    """What `hoist` gives for a function that captured nothing, or nothing but what others stand in for already."""
+
+    def g(_: tuple[torch.Tensor, ...], *arguments: Tree) -> Tree:
+        with stand_ins:
+            return f(*arguments)
+
+    return g if stand_ins.replacements else lambda _, *arguments: f(*arguments)
+
+
+class _Replace(TorchFunctionMode):
     """Puts other tensors in the place of some, known by identity, in every call of torch.
+
+    `replacement` has both by the identity of the first, which must not become that of another.
+    """
+
+    def __init__(self, replacement: Replacement) -> None:
+        super().__init__()
+        self.replacement = replacement
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*self.swap(args, meet=False), **self.swap(kwargs or {}, meet=False))
+
+    def swap(self, value: Any, meet: bool) -> Any:
+        """`value` with its tensors replaced, in tuples, lists and dicts."""
+        if isinstance(value, torch.Tensor):
+            known = self.replacement.get(id(value))
+            if known is not None:
+                return known[1]
+            return self.other(value) if meet else value
+        if type(value) in (tuple, list):
+            return type(value)([self.swap(v, meet) for v in value])
+        if type(value) is dict:
+            return {key: self.swap(v, meet) for key, v in value.items()}
+        return value
+
+    def other(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What to use for a tensor without replacement."""
+        return tensor
+
+
+class _Swap(_Replace):
+    """One run of a function with other tensors in the place of what it captured.
 
     `own` are the tensors that are expected: any other that comes from outside and is being differentiated
     is an error. From outside is what was not made in here: no leaf that a call returned, and no node younger
     than the first one made in here.
     """
 
-    def __init__(self, replacement: dict[int, torch.Tensor], own: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.replacement = replacement
+    def __init__(self, replacement: Replacement, own: list[torch.Tensor]) -> None:
+        super().__init__(replacement)
         self.met: list[torch.Tensor] = []
         self.inside = {id(tensor): tensor for tensor in own}
         self.functorch = functorch_active()
@@ -76,18 +119,9 @@ class _Swap(TorchFunctionMode):
         self.note(result)
         return result
 
-    def swap(self, value: Any, meet: bool) -> Any:
-        """`value` with its tensors replaced, in tuples, lists and dicts."""
-        if isinstance(value, torch.Tensor):
-            known = self.replacement.get(id(value))
-            if known is not None:
-                return known
-            return self.meet(value) if meet and self.from_outside(value) else value
-        if type(value) in (tuple, list):
-            return type(value)([self.swap(v, meet) for v in value])
-        if type(value) is dict:
-            return {key: self.swap(v, meet) for key, v in value.items()}
-        return value
+    def other(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor itself; see `meet` for one from outside."""
+        return self.meet(tensor) if self.from_outside(tensor) else tensor
 
     def note(self, result: Any) -> None:
         """Remember the tensors made in here, and keep them so that no other takes their identity."""
@@ -134,7 +168,7 @@ class _Find(_Swap):
         self.met.append(tensor)
         stand_in = tensor if self.functorch else tensor.detach().requires_grad_()
         self.inside[id(stand_in)] = stand_in
-        self.replacement[id(tensor)] = stand_in
+        self.replacement[id(tensor)] = tensor, stand_in
         return stand_in
 
 
@@ -142,15 +176,19 @@ class StandIns:
     """A context, to be entered any number of times, in which the stand-ins are in force that were when it was made."""
 
     def __init__(self) -> None:
-        self.modes = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, _Swap)]
+        modes = _get_current_function_mode_stack()
+        self.replacements = [mode.replacement for mode in modes if isinstance(mode, _Replace)]
+        self.entered: list[_Replace] = []
 
     def __enter__(self) -> None:
-        for mode in self.modes:
+        for replacement in self.replacements:
+            mode = _Replace(replacement)
             mode.__enter__()
+            self.entered.append(mode)
 
     def __exit__(self, *error: Any) -> None:
-        for mode in reversed(self.modes):
-            mode.__exit__(*error)
+        for _ in self.replacements:
+            self.entered.pop().__exit__(*error)
 
 
 def _tensors(tree: Tree) -> list[torch.Tensor]:

@@ -19,16 +19,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-from hypergradient import _ENVIRONMENT, RANKS
+from _timing import aligned, in_own_process
+from hypergradient import RANKS
 
 import nestfold as nf
 from nestfold.hypergrad.problems import synthetic
@@ -168,7 +167,6 @@ def by_autograd(problem: Problem) -> Code:
 def by_torch(problem: Problem) -> Code:
     import torch
 
-    torch.set_num_threads(1)
     data = tuple(torch.from_numpy(np.array(a)) for a in problem.data)
     x, v = torch.from_numpy(problem.x).requires_grad_(), torch.from_numpy(problem.v)
 
@@ -256,9 +254,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         names = (row["problem"], row["task"], row["code"])
         times = (f"{1e6 * row[key]:.1f}" for key in ("median_s", "least_s"))
         lines.append((*names, *times, f"{row['ratio']:.2f}", row["aim"]))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    cells = ([f"{c:{a}{w}}" for c, a, w in zip(line, "<<<>>><", widths, strict=True)] for line in lines)
-    return "\n".join("  ".join(line).rstrip() for line in cells)
+    return aligned(lines, "<<<>>><")
 
 
 def arguments() -> argparse.Namespace:
@@ -274,8 +270,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     chosen = arguments()
-    if "NESTFOLD_BENCHMARK_PROCESS" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | _ENVIRONMENT)
+    in_own_process(chosen.peers)
     problems = [*map(synthetic_problem, chosen.sizes), logistic_problem(), chain_problem()]
     rows = []
     for problem in problems:

@@ -17,32 +17,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any, NamedTuple
 
 import _hand
 import numpy as np
+from _timing import ENVIRONMENT as _ENVIRONMENT  # noqa: F401  manifolds.py takes it from here
+from _timing import aligned, in_own_process, measure
 
 from nestfold.backends import get_backend
 from nestfold.hypergrad import CG, Bilevel, Implicit, Solution, Solver, TrustRegion, hypergradient
 from nestfold.hypergrad.problems import synthetic
 
-#: Read by the libraries when they are loaded, hence set in a process of its own.
-_ENVIRONMENT = {
-    **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")},
-    "NPROC": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    "JAX_PLATFORMS": "cpu",
-    "JAX_ENABLE_X64": "1",
-    "JAX_CPU_ENABLE_ASYNC_DISPATCH": "0",
-    "NESTFOLD_BENCHMARK_PROCESS": "1",
-}
 RANKS = {10: 5, 50: 20, 100: 40, 200: 50}
 PRODUCTS = 20
 TARGET = 1e-8
@@ -141,13 +128,13 @@ class Given(Solver):
 def nestfold_adjoint(problem: Bilevel, w: Any, m: Any) -> Any:
     """At the given M, with exactly PRODUCTS products."""
     estimator = Implicit(CG(tol=0.0, max_steps=PRODUCTS))
-    return hypergradient(problem, w, m, solver=Given(), estimator=estimator).gradient
+    return hypergradient(problem, w, m, solver=Given(), estimator=estimator, certify=False).gradient
 
 
 def nestfold_solve(problem: Bilevel, w: Any, start: Any) -> Any:
     """From `start`, by tolerances that give TARGET at every size."""
     solver, estimator = TrustRegion(tol=TARGET / 100), Implicit(CG(tol=TARGET / 10))
-    return hypergradient(problem, w, start, solver=solver, estimator=estimator).gradient
+    return hypergradient(problem, w, start, solver=solver, estimator=estimator, certify=False).gradient
 
 
 def eager(function: Callable[..., Any], problem: Any, w: Any, start: Any) -> Callable[[], Any]:
@@ -178,34 +165,15 @@ def finished(task: str, backend: str, code: str, call: Callable[[], Any], case: 
     return Item(task, backend, code, wait, relative_error(case, there.to_numpy(wait())))
 
 
-def measure(items: list[Item], rounds: int, least: float = 0.02) -> list[tuple[float, float]]:
-    """Median CPU and wall time of a call in seconds; a sample repeats the call for about `least` seconds."""
-    repeats = []
-    for item in items:
-        started = time.perf_counter()
-        item.call()
-        repeats.append(max(1, round(least / (time.perf_counter() - started))))
-    samples: list[list[tuple[float, float]]] = [[] for _ in items]
-    shuffle = random.Random(0).shuffle
-    for _ in range(rounds):
-        order = list(range(len(items)))
-        shuffle(order)
-        for i in order:
-            cpu, wall = time.process_time(), time.perf_counter()
-            for _ in range(repeats[i]):
-                items[i].call()
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            samples[i].append((cpu / repeats[i], wall / repeats[i]))
-    return [tuple(median(column) for column in zip(*rows, strict=True)) for rows in samples]  # type: ignore[misc]
-
-
 def rows_of(d: int, backends: list[str], codes: list[str], rounds: int) -> list[dict[str, Any]]:
     """Every item of one size, timed, with its ratios to the code by hand: in its framework, and the best."""
     case = make_case(d)
     plan = best_plan(case)
     items = [item for b in backends if "hand" in codes for item in hand_items(b, case, plan)]
     items += [item for b in backends if "nestfold" in codes for item in nestfold_items(b, case)]
-    timed = sorted(zip(items, measure(items, rounds), strict=True), key=lambda pair: pair[0][:3])
+    timed = sorted(
+        zip(items, measure([item.call for item in items], rounds), strict=True), key=lambda pair: pair[0][:3]
+    )
     own = {(item.task, item.backend): cpu for item, (cpu, _) in timed if item.code == "hand"}
     best = {task: min(cpu for (t, _), cpu in own.items() if t == task) for task, _ in own}
     return [
@@ -227,10 +195,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         milliseconds = (f"{1e3 * row[key]:.3f}" for key in ("cpu_s", "wall_s"))
         ratios = (f"{row[key]:.2f}" if row[key] else "-" for key in ("ratio_own", "ratio_best"))
         lines.append((*names, *milliseconds, *ratios, f"{row['error']:.0e}"))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligns = "<>><<>>>>>"
-    cells = ([f"{c:{a}{w}}" for c, a, w in zip(line, aligns, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join(line) for line in cells)
+    return aligned(lines, "<>><<>>>>>")
 
 
 def arguments() -> argparse.Namespace:
@@ -254,12 +219,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     chosen = arguments()
-    if "NESTFOLD_BENCHMARK_PROCESS" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | _ENVIRONMENT)
-    if "torch" in chosen.backends:
-        import torch
-
-        torch.set_num_threads(1)
+    in_own_process(chosen.backends)
     rows = []
     for d in chosen.sizes:
         rows += rows_of(d, chosen.backends, chosen.codes, chosen.rounds)

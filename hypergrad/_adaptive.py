@@ -6,19 +6,18 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ..backends import Backend, ConvergenceWarning
 from ..backends._trees import leaves
-from ._space import Space, epsilon
+from ._space import epsilon
 from ._spectrum import Spectrum
 from .certificate import Certificate, Effort
 from .estimators import Implicit
 from .level import Level
-from .solution import Solution, outside
+from .solution import outside
 from .solvers import External, Solver
-from .solvers._base import residual_norm
+from .solvers._given import Given
 
 Array = Any
 Tree = Any
@@ -26,6 +25,9 @@ Tree = Any
 Evaluate = Callable[[Solver, Implicit, Tree, Tree | None, Effort], Any]
 
 ROUNDS = 12
+#: The tolerances of the first lower and adjoint solves, of the one asked for. The lower one's is tight, for a condition
+#: number lies between it and the error, and a second certificate costs more than two decades of a lower solve.
+FIRST = 0.01, 0.1
 #: The share of the tolerance that each of the two parts may have.
 SHARE = 0.4
 #: Up to so many times the tolerance, the Newton step of the last certificate is enough.
@@ -48,7 +50,7 @@ def adaptive(
     part; the steps of all rounds are counted together. Warns with `ConvergenceWarning` where no further round helps.
     """
     linear, least = estimator.linear_for(level), 10 * epsilon(leaves(y0)[0])
-    inner = outer = _rounded(max(0.1 * tol, least))
+    inner, outer = (_rounded(max(share * tol, least)) for share in FIRST)
     best, known, current, steps = math.inf, {}, solver, (0, 0)
     result: Any = None
     for _ in range(ROUNDS):
@@ -75,7 +77,7 @@ def adaptive(
         )
         y0, adjoint, astray = _next_start(backend, result)
         near = of_inner <= NEAR and not astray
-        current = _Given() if near or isinstance(solver, External) else solver
+        current = Given() if near or isinstance(solver, External) else solver
     reached = _worst(backend, result.certificate.error, result.certificate.size)
     warnings.warn(
         f"hypergradient(tol={tol:g}): the estimated error is {reached:.3g} of the gradient's size, and no further "
@@ -85,18 +87,6 @@ def adaptive(
         stacklevel=outside(),
     )
     return result
-
-
-@dataclass(frozen=True)
-class _Given(Solver):
-    """The start is the answer: in place of a solver that cannot be asked for more."""
-
-    tol: float | None = None
-
-    def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
-        """See `Solver`."""
-        norm = residual_norm(backend, level, outer, init, space)
-        return Solution(init, norm, space.counts(norm), space.flags(True, norm))
 
 
 def _at(solver: Any, tol: float) -> Any:

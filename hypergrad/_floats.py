@@ -71,6 +71,30 @@ class Floats:
         """The larger of two numbers; NaN if one is NaN."""
         return a if a > b or a != a else b
 
+    def hypot(self, a: float, b: float) -> float:
+        """√(a² + b²)."""
+        return math.hypot(a, b)
+
+    def select(self, condition: bool, a: float, b: float) -> float:
+        """`a` where the condition holds, `b` otherwise."""
+        return a if condition else b
+
+    def where(self, condition: bool, a: Tree, b: Tree) -> Tree:
+        """`a` where the condition holds, `b` otherwise."""
+        return a if condition else b
+
+    def tally(self, count: int, condition: bool) -> int:
+        """One more where the condition holds."""
+        return count + condition
+
+    def negated(self, flag: bool) -> bool:
+        """Whether the statement does not hold."""
+        return not flag
+
+    def flags(self, value: bool, like: float) -> bool:
+        """A truth value."""
+        return value
+
     def counts(self, like: float) -> int:
         """Zero steps."""
         return 0
@@ -85,6 +109,11 @@ def quick_numbers(space: Space, v: Tree) -> Space | Floats:
     if space.ndim or not space.backend.has_floats(leaves(v)):
         return space
     return Floats(space.backend)
+
+
+def from_arrays(space: Space | Floats, *numbers: Array) -> tuple[Any, ...]:
+    """Numbers of batch shape as `space` takes them."""
+    return tuple(space.backend.to_numpy(n).item() for n in numbers) if isinstance(space, Floats) else numbers
 
 
 def to_arrays(space: Space, leaf: Array, *numbers: Any) -> list[Array]:

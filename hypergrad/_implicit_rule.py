@@ -29,7 +29,7 @@ from ._traps import warn_if_independent
 from .level import Argmin, FixedPoint, Level, Root, completed
 from .linear import LinearSolver
 from .solution import Solution, warn_unless_converged
-from .solvers import External, Solver
+from .solvers import External, GaussNewton, Solver
 
 Tree = Any
 #: captured arrays -> the level that has them in their places
@@ -41,12 +41,13 @@ def opened(backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree) 
     parameters of its manifold; `level_at(captured)` is the level. Calls the level's function once.
     """
     hoisted, found = backend.hoist(level.function, *outer, init)
+    inside = backend.in_hoisted()
     parameters, manifold = backend.split(level.manifold)
     attach, known = hoisted_known(backend, level, outer, init)
 
     def level_at(captured: Tree) -> Level:
         found, parameters, known = captured
-        result = level.with_function(lambda *args: hoisted(found, *args)) if found else level
+        result = level.with_function(lambda *args: hoisted(found, *args)) if found or inside else level
         return attach(result.with_manifold(manifold.fill(parameters)) if parameters else result, known)
 
     return level_at, (tuple(found), tuple(parameters), known)
@@ -63,7 +64,8 @@ def constant_solution(
 ) -> Solution:
     """What `solver` makes of the level at these arrays: constants of every derivative.
 
-    Under `torch.vmap` it sees all problems as a batch, one after the other if it is a black box.
+    Under `torch.vmap` it sees all problems as a batch, one after the other if it is a black box or needs to see more of
+    the level than its function.
     """
 
     def run(captured: Tree, outer: tuple[Tree, ...], init: Tree) -> Tree:
@@ -77,7 +79,7 @@ def constant_solution(
         return tuple(found)
 
     inputs = backend.stop_gradient((captured, outer, init))
-    several = _maps(level_at, captured) and not isinstance(solver, External)
+    several = _maps(level_at, captured) and not isinstance(solver, (External, GaussNewton))
     return Solution(*backend.opaque(run, *inputs, mapped=mapped if several else None))
 
 

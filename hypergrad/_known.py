@@ -44,20 +44,23 @@ def hoisted_known(
     `captured` are the arrays being differentiated that these functions close over: they are handed through, so that
     no derivative is taken where none is meant. A function that cannot be cut off from them is dropped.
     """
-    functions, captured = [], []
-    for function in known_of(level):
-        hoisted, found = None, ()
+    functions, captured, inside = [], [], backend.in_hoisted()
+    residuals = level.residuals if isinstance(level, Argmin) else None
+    for function in (*known_of(level), residuals):
+        hoisted, found, vectors = None, (), () if function is residuals else (level.manifold.zero_tangent(y),)
         if function is not None:
             try:
-                hoisted, found = backend.hoist(function, *outer, y, level.manifold.zero_tangent(y))
+                hoisted, found = backend.hoist(function, *outer, y, *vectors)
             except NoDerivativeError:
                 function = None
         functions.append((function, hoisted))
         captured.append(tuple(found))
 
     def attach(bare: Level, captured: Tree) -> Level:
-        found = [_closed(f, g, c) if c else f for (f, g), c in zip(functions, captured, strict=True)]
-        made: Any = _with(bare, Known(*found))
+        found = [_closed(f, g, c) if c or inside else f for (f, g), c in zip(functions, captured, strict=True)]
+        made: Any = _with(bare, Known(*found[:-1]))
+        if residuals is not None and made is not level:
+            made = replace(made, residuals=found[-1])
         if made is not level and made is not bare:
             vars(made)["checked"] = vars(level).setdefault("checked", set())  # what is right is right for both
         return made

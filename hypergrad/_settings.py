@@ -5,6 +5,8 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
+from ..manifolds import Manifold
+
 
 def require_count(owner: Any, name: str, *, least: int = 0) -> None:
     """Raise unless the field `name` of `owner` is None or an integer ≥ `least`."""
@@ -35,8 +37,23 @@ def require_kind(owner: Any, name: str, *kinds: type) -> None:
     """Raise `TypeError` unless the field `name` of `owner` is None or an instance of one of `kinds`."""
     value = getattr(owner, name)
     if value is not None and not isinstance(value, kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{type(owner).__name__}: {name} must be a {wanted}, not {value!r}")
+        wanted = " or ".join(with_article(kind.__name__) for kind in kinds)
+        raise TypeError(f"{type(owner).__name__}: {name} must be {wanted}, not {value!r}")
+
+
+def with_article(name: str) -> str:
+    """The name after its article: an Argmin, a Root."""
+    return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def require_level_parts(owner: Any, function: str) -> None:
+    """Raise `TypeError` unless the field `function` of `owner` can be called and its `manifold` is a manifold."""
+    if not callable(getattr(owner, function)):
+        raise TypeError(f"{type(owner).__name__}: {function} must be a function, not {getattr(owner, function)!r}")
+    if not isinstance(owner.manifold, Manifold):
+        raise TypeError(
+            f"{type(owner).__name__}: manifold must be a manifold such as Euclidean(3), not {owner.manifold!r}"
+        )
 
 
 def require_callable(owner: Any, name: str) -> None:

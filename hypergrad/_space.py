@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..backends import Backend, namespace
@@ -101,6 +102,18 @@ class Space:
         """The larger of two numbers."""
         return self.backend.xp.maximum(a, b)
 
+    def hypot(self, a: Array, b: Array) -> Array:
+        """√(a² + b²)."""
+        return self.backend.xp.hypot(a, b)
+
+    def select(self, condition: Array, a: Array, b: Array) -> Array:
+        """The number `a` where the problem's condition holds, `b` elsewhere."""
+        return self.backend.xp.where(condition, a, b)
+
+    def tally(self, count: Array, condition: Array) -> Array:
+        """One more for the problems that meet the condition."""
+        return count + self.backend.xp.astype(condition, count.dtype)
+
     def constant(self, value: float, like: Array) -> Array:
         """The same number for every problem."""
         return self.full(value, like)
@@ -112,6 +125,10 @@ class Space:
     def all(self, flags: Array) -> Array:
         """Whether the statement holds for every problem."""
         return self.backend.xp.all(flags) if self.ndim else flags
+
+    def negated(self, flags: Array) -> Array:
+        """Where the statement does not hold."""
+        return self.backend.xp.logical_not(flags)
 
     def full(self, value: float | bool, like: Array, dtype: Any = None) -> Array:
         """The same number for every problem."""
@@ -160,11 +177,19 @@ class Space:
 
 
 def resolved_tolerance(leaf: Array, tol: float | None) -> float:
-    """`tol`, by default what the dtype resolves, 10 eps, and never below that but for 0."""
-    least = 10 * epsilon(leaf)
-    return least if tol is None else max(tol, least) if tol else 0.0
+    """`tol`, by default what the dtype resolves, 10 eps, and never below that.
+
+    Below it only rounding is left of a residual, which may lie where the operator is 0, normal to the manifold:
+    Krylov methods that go on divide by nothing.
+    """
+    return max(tol or 0.0, 10 * epsilon(leaf))
 
 
 def epsilon(leaf: Array) -> float:
     """The rounding unit of the precision of `leaf`."""
-    return float(namespace(leaf).finfo(leaf.dtype).eps)
+    return _epsilon(namespace(leaf), leaf.dtype)
+
+
+@lru_cache(maxsize=64)
+def _epsilon(xp: Any, dtype: Any) -> float:
+    return float(xp.finfo(dtype).eps)

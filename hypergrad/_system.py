@@ -118,6 +118,9 @@ def _in_coordinates(
     def inside(operator: Apply | None) -> Apply | None:
         return None if operator is None else lambda v: coordinates(operator(leave(v)))
 
+    def symmetric(v: Tree) -> Tree:
+        return 0.5 * (v + v.mT)
+
     def coordinates(u: Tree) -> Tree:
         inverse = backend.xp.linalg.inv(l)
         return inverse @ u @ inverse.mT
@@ -127,9 +130,9 @@ def _in_coordinates(
         apply=folded,
         transpose=folded,
         raise_=unchanged,
-        project=lambda v: 0.5 * (v + v.mT),
+        project=symmetric,
         self_adjoint=True,
-        enter=lambda w: l.mT @ w @ l,
+        enter=lambda w: symmetric(l.mT @ w @ l),
         enter_guess=coordinates,
         leave=leave,
         precondition=inside(preconditioner),

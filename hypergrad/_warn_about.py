@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..backends import Backend, ConvergenceWarning
 from .certificate import Certificate
-from .estimators import Estimator, Implicit
+from .estimators import Estimator, FirstOrder, Implicit, OneStep, Unrolled
 from .linear import Neumann
 from .nested import Bilevel
 from .solution import Solution, outside, warn_unless_converged
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 
 def warn_about(backend: Backend, result: Hypergradient, solver: Solver, estimator: Estimator, problem: Bilevel) -> None:
-    """Warn of solves that did not reach what they were asked for, and of levels that have no derivative there."""
-    if not isinstance(estimator, Implicit):
+    """Warn of solves that did not reach what they were asked for, and of levels that have no derivative there.
+
+    `Unrolled` differentiates so many steps as they are: nothing there was to converge.
+    """
+    if isinstance(estimator, Unrolled):
         return
+    if isinstance(estimator, OneStep) and estimator.linear is not None:
+        estimator = Implicit(estimator.linear)
     level, adjoint, certificate = problem.lower, result.adjoint, result.certificate
     if certificate is not None and not backend.is_eager(*certificate[:4]):
         certificate = None
@@ -35,11 +40,15 @@ def warn_about(backend: Backend, result: Hypergradient, solver: Solver, estimato
     if certificate is not None:
         if _not_isolated(backend, certificate):
             return
-        series = isinstance(estimator.linear_for(level), Neumann)
+        series = isinstance(estimator, Implicit) and isinstance(estimator.linear_for(level), Neumann)
         if series and adjoint is not None and _not_contracting(backend, certificate, adjoint):
             return
-    if adjoint is not None and estimator.has_tolerance_for(level):
+    if adjoint is None:
+        return
+    if isinstance(estimator, Implicit) and estimator.has_tolerance_for(level):
         warn_unless_converged(backend, adjoint, told(adjoint, "the linear solve of the hypergradient"))
+    if isinstance(estimator, FirstOrder):
+        warn_unless_converged(backend, adjoint, told(adjoint, "a tilted solve of FirstOrder"))
 
 
 def _percent(backend: Backend, certificate: Certificate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,6 +41,9 @@ class Certificate(NamedTuple):
     the adjoint there, good starts for what follows.
 
     An estimate, no bound: it trusts that y lies where Newton's method converges.
+
+    Of a `Nested` problem it is that of the root which `Flattened` makes of all lower levels: y is the tuple of their
+    answers, `adjoint` that of the root's unknowns, and curvatures are not looked at.
     """
 
     error: Array
@@ -91,7 +95,7 @@ def certificate_of(
     short = _Short(space, linear=CG(tol=0, atol=1.0) if isinstance(level, Argmin) else GMRES(tol=0, atol=1.0))
 
     def norm(covector: Tree) -> Array:
-        return xp.sqrt(xp.abs(upper.dot(covector, over.sharp(x, covector))))
+        return _measured(upper, covector, lambda w: upper.dot(w, over.sharp(x, w)))
 
     def apart(a: Tree, b: Tree) -> Array:
         return norm(upper.subtract(a, b))
@@ -158,8 +162,7 @@ class _Short:
 
     def norm(self, system: System, w: Tree) -> Array:
         """Of a covector in the system's coordinates."""
-        xp = self.space.backend.xp
-        return xp.sqrt(xp.abs(self.space.dot(w, system.raise_(w))))
+        return _measured(self.space, w, lambda w: self.space.dot(w, system.raise_(w)))
 
     def residual(self, system: System, b: Tree, v: Tree | None) -> Tree:
         """`b - A v`, in the system's coordinates."""
@@ -200,9 +203,18 @@ def _newton(
 
 def _length(space: Space, manifold: Manifold, y: Tree, u: Tree) -> Array:
     """‖u‖ at y, of the batch shape."""
-    xp, squared = space.backend.xp, manifold.inner(y, u, u)
-    squared = xp.sum(squared, axis=tuple(range(space.ndim, squared.ndim))) if squared.ndim > space.ndim else squared
-    return xp.sqrt(xp.abs(squared))
+
+    def square(u: Tree) -> Array:
+        xp, squared = space.backend.xp, manifold.inner(y, u, u)
+        return xp.sum(squared, axis=tuple(range(space.ndim, squared.ndim))) if squared.ndim > space.ndim else squared
+
+    return _measured(space, u, square)
+
+
+def _measured(space: Space, v: Tree, square: Callable[[Tree], Array]) -> Array:
+    """√|square(v)|, v in its own unit: squares of what is below 1e-154 are 0 in float64."""
+    unit, xp = space.unit(v), space.backend.xp
+    return unit * xp.sqrt(xp.abs(square(space.divide(v, unit))))
 
 
 def _together(upper: Space, number: Array) -> Array:

@@ -13,15 +13,15 @@ from ._adaptive import adaptive
 from ._adjoint import linearized
 from ._checks import check_cost
 from ._known import check_known
-from ._nested_hypergradient import NestedHypergradient, nested_hypergradient
-from ._nested_settings import Settings, Solvers
 from ._space import Space
 from ._traps import warn_if_independent
 from ._warn_about import warn_about
 from .certificate import Certificate, Effort, Parts, certificate_of
-from .estimators import Estimator, FirstOrder, Implicit
+from .estimators import Batches, Estimator, FirstOrder, Implicit, StochasticImplicit
 from .estimators.implicit import ImplicitPull
 from .nested import Bilevel, Nested
+from .nested.hypergradient import NestedHypergradient, nested_hypergradient
+from .nested.settings import Settings, Solvers
 from .solution import Solution
 from .solve import one_backend, prepare
 from .solvers import Solver
@@ -59,10 +59,11 @@ def hypergradient(
     y0: Tree,
     *,
     solver: Solver | None = None,
-    estimator: Estimator | None = None,
+    estimator: Estimator | StochasticImplicit | None = None,
     adjoint: Tree | None = None,
     certify: bool | None = None,
     tol: float | None = None,
+    batches: Batches | None = None,
 ) -> Hypergradient: ...
 
 
@@ -75,6 +76,7 @@ def hypergradient(
     solver: Solvers = None,
     estimator: Settings = None,
     adjoint: Tree | None = None,
+    certify: bool | None = None,
 ) -> NestedHypergradient: ...
 
 
@@ -88,17 +90,22 @@ def hypergradient(
     adjoint: Tree | None = None,
     certify: bool | None = None,
     tol: float | None = None,
+    batches: Batches | None = None,
 ) -> Hypergradient | NestedHypergradient:
     """Solve the lower level from `y0`, one linear system at its answer, and pull back to `x`.
 
     `adjoint` is a first guess for the linear system: the `adjoint.value` of a nearby hypergradient. `certify`: estimate
     the error (see `Certificate`), at the price of a second, rougher adjoint solve; by default with every estimator but
-    `FirstOrder`, which is there to do without second derivatives.
+    `FirstOrder`, which is there to do without second derivatives, and not of a `Nested` problem, where it takes up to
+    three solves of the flattened root.
 
     `tol`: both solves go just as far as it takes for `certificate.error` ≤ tol · `certificate.size`, from loose solves
     to tight ones, each from where the last one ended; the tolerances of `solver` and of the estimator's linear solver
     are set aside, and the estimator must be `Implicit`. Each round looks at values: under `jax.jit` give the solvers
     their tolerances instead. With JAX each pair of tolerances, powers of ten, is compiled once.
+
+    `batches`: costs that take a minibatch, `cost(x, y, *, batch)`, see those of `Batches`; the estimator is a
+    `StochasticImplicit`, and there is no certificate.
 
     With JAX the whole is compiled, once for each problem, solver, estimator and shape; arrays that the costs close over
     are constants of the compiled program. The result is not differentiable: for that differentiate
@@ -107,9 +114,17 @@ def hypergradient(
     Raises as `solve` does, and `ShapeError` for an upper cost whose output is no batch of problems.
     """
     if isinstance(problem, Nested):
-        if tol is not None:
-            raise TypeError("tol= is for two levels; give the solvers of a Nested problem their tolerances")
-        return nested_hypergradient(problem, x, y0, solver=solver, estimator=estimator, adjoint=adjoint)
+        if tol is not None or batches is not None:
+            raise TypeError("tol= and batches= are for two levels; give the solvers of a Nested problem tolerances")
+        return nested_hypergradient(
+            problem, x, y0, solver=solver, estimator=estimator, adjoint=adjoint, certify=bool(certify)
+        )
+    if batches is not None or isinstance(estimator, StochasticImplicit):
+        from ._stochastic_hypergradient import stochastic_hypergradient
+
+        if certify or tol is not None:
+            raise ValueError("chance leaves nothing to certify: no certify= or tol= with batches=")
+        return stochastic_hypergradient(problem, x, y0, batches, solver=solver, estimator=estimator, adjoint=adjoint)
     backend = check_problem(problem, x, y0)
     x, y0, adjoint = backend.forbid_gradient((x, y0, adjoint), NOT_DIFFERENTIABLE)
     _, solver, estimator, space = prepare(problem.lower, (x,), y0, solver, estimator, "y0")

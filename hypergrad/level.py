@@ -18,7 +18,7 @@ from ..backends._trees import tree_map
 from ..manifolds import Manifold, Quotient
 from ..manifolds._flat import is_linear_space
 from ._checks import check_cost, check_field
-from ._settings import require_callable
+from ._settings import require_callable, require_level_parts
 from .linear_predictor import LinearPredictor
 
 Array = Any
@@ -125,6 +125,7 @@ class Argmin(Level):
     residuals: Callable[..., Tree] | None = None
 
     def __post_init__(self) -> None:
+        require_level_parts(self, "cost")
         for name in ("hessian", "inverse_hessian", "preconditioner", "residuals"):
             require_callable(self, name)
 
@@ -215,6 +216,7 @@ class Root(Level):
     preconditioner: Callable[..., Tree] | None = None
 
     def __post_init__(self) -> None:
+        require_level_parts(self, "field")
         require_callable(self, "preconditioner")
 
     @cached_property
@@ -269,6 +271,7 @@ class FixedPoint(Level):
     preconditioner: Callable[..., Tree] | None = None
 
     def __post_init__(self) -> None:
+        require_level_parts(self, "map")
         require_callable(self, "preconditioner")
 
     @cached_property

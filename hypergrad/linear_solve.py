@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..backends import Backend, DTypeError, ShapeError
-from ..backends._base import negative, subtract, transposed
+from ..backends._base import mirrored, negative, subtract, swapped, transposed
 from ..backends._trees import flatten, leaves, tree_map
 from ._space import Space
 from .linear import GMRES, MINRES, LinearSolver, System
@@ -45,7 +46,8 @@ def linear_solve(
 
     Returns
     -------
-    `Solution(value, residual, steps, converged)`; only `value` has a derivative. The residual is ‖b - A v‖.
+    `Solution(value, residual, steps, converged)`; only `value` has a derivative. The residual is ‖b - A v‖. Under
+    `torch.vmap` all systems are solved as one batch.
 
     Raises `ShapeError` (`product` does not keep the shapes of b), `DTypeError`, `BackendMismatchError`, `TypeError` (a
     solver for symmetric operators without `self_adjoint`), `ValueError` (product(parameters, 0) ≠ 0),
@@ -56,65 +58,110 @@ def linear_solve(
     solver = _solver(solver, self_adjoint)
     space = Space(backend, _batch(b, batch_ndim))
     _check(backend, product, parameters, b, init)
-    init = backend.stop_gradient(init)
-    zeros = _zeros(backend, b)
     hoisted, captured = backend.hoist(product, parameters, b)
+    problem = _Problem(backend, lambda p, v: hoisted(*p, v), _zeros(backend, b), space, solver, self_adjoint)
     everything = (tuple(captured), parameters)
-
-    def make(p: Tree) -> tuple[Callable[[Tree], Tree], Callable[[Tree], Tree]]:
-        def apply(v: Tree) -> Tree:
-            return hoisted(p[0], p[1], v)
-
-        return apply, apply if self_adjoint else _transpose(backend, apply, zeros)
-
-    def found(p: Tree, right: Tree, transpose: bool, guess: Tree | None = None) -> Solution:
-        apply, other = make(p)
-        apply, other = (other, apply) if transpose else (apply, other)
-        system = System(
-            space=space, apply=apply, transpose=other, raise_=unchanged, project=unchanged, self_adjoint=self_adjoint
-        )
-        return solver.solve(system, right, guess)
-
-    def solve(p: Tree, transpose: bool) -> Callable[[Any, Tree], Tree]:
-        plain = backend.stop_gradient(p)
-
-        def run(_: Any, right: Tree) -> Tree:
-            answer = found(plain, right, transpose)
-            if solver.has_tolerance:
-                warn_unless_converged(backend, answer, f"the linear solve of a derivative ({solver})")
-            return answer.value
-
-        return run
-
-    def pushforward(primals: tuple, v: Tree, tangents: tuple) -> Tree:
-        (p, _, _), (moved, right, _) = primals, tangents
-        if moved is not None:
-            _, drift = backend.jvp(lambda p: make(p)[0](v), (p,), (moved,))
-            right = tree_map(negative, drift) if right is None else tree_map(subtract, right, drift)
-        return backend.linear_solve(make, p, right, solve(p, False), solve(p, True))
-
-    def pullback(primals: tuple, v: Tree, cotangent: Tree, needs: tuple[bool, ...]) -> tuple:
-        p = primals[0]
-        back = backend.linear_solve(transposed(make), p, cotangent, solve(p, True), solve(p, False))
-        if not needs[0]:
-            return None, back, None
-        _, pull = backend.vjp(lambda p: make(p)[0](v), p)
-        return tree_map(negative, pull(back)[0]), back, None
-
-    with backend.constants():
-        answer = found(backend.stop_gradient(everything), backend.stop_gradient(b), False, init)
-        answer = Solution(*backend.stop_gradient(tuple(answer)))
+    answer = problem.constant_solution(everything, b, init)
     if solver.has_tolerance:
         warn_unless_converged(backend, answer, f"linear_solve by {type(solver).__name__}")
-    rule = backend.custom_derivative(lambda p, b, v: v, pushforward, pullback, transposable=True)
-    return answer._replace(value=rule(everything, b, answer.value))
+    return answer._replace(value=problem.with_derivative(everything, b, answer.value))
 
 
-def _zeros(backend: Backend, like: Tree) -> Callable[[], Tree]:
-    """Makes zeros like these arrays, without a reference to them: they may be traced, and then belong to one trace."""
+@dataclass(frozen=True)
+class _Problem:
+    """A system with parameters, product(p, v) = b, and its solver; also many of them, one for each entry of a map."""
+
+    backend: Backend
+    product: Callable[[Tree, Tree], Tree]
+    zeros: Callable[[tuple[int, ...]], Tree]
+    space: Space
+    solver: LinearSolver
+    self_adjoint: bool
+    sizes: tuple[int, ...] = ()
+
+    def over(self, size: int, over: Callable[..., Any]) -> _Problem:
+        """The same for `size` entries along a first axis of all arrays: see `Backend.custom_derivative`."""
+        space = Space(self.backend, (size, *self.space.batch))
+        return replace(self, product=over(self.product), space=space, sizes=(size, *self.sizes))
+
+    def make(self, p: Tree) -> tuple[Callable[[Tree], Tree], Callable[[Tree], Tree]]:
+        """The operator and its transpose."""
+
+        def apply(v: Tree) -> Tree:
+            return self.product(p, v)
+
+        return apply, apply if self.self_adjoint else _transpose(self.backend, apply, lambda: self.zeros(self.sizes))
+
+    def solved(self, p: Tree, b: Tree, transpose: bool, guess: Tree | None = None) -> Solution:
+        """What the solver makes of it."""
+        apply, other = self.make(p)
+        apply, other = (other, apply) if transpose else (apply, other)
+        kinds = {"raise_": unchanged, "project": unchanged, "self_adjoint": self.self_adjoint}
+        return self.solver.solve(System(space=self.space, apply=apply, transpose=other, **kinds), b, guess)
+
+    def at(self, p: Tree) -> tuple[Any, Any]:
+        """See `Backend.linear_solve`."""
+        plain = self.backend.stop_gradient(p)
+
+        def solve(transpose: bool, b: Tree) -> Tree:
+            answer = self.solved(plain, b, transpose)
+            if self.solver.has_tolerance:
+                warn_unless_converged(self.backend, answer, f"the linear solve of a derivative ({self.solver})")
+            return answer.value
+
+        return lambda _, b: solve(False, b), lambda _, b: solve(True, b)
+
+    def mapped(self, size: int, over: Callable[..., Any]) -> tuple[Any, Any, Any]:
+        """See `Backend.linear_solve`."""
+        several = self.over(size, over)
+        return several.make, several.at, several.mapped
+
+    def constant_solution(self, p: Tree, b: Tree, init: Tree | None) -> Solution:
+        """The answer as a constant of every derivative; under `torch.vmap` all entries are one batch."""
+        backend = self.backend
+
+        def run(p: Tree, b: Tree, init: Tree | None) -> Tree:
+            with backend.constants():
+                return backend.stop_gradient(tuple(self.solved(p, b, False, init)))
+
+        def mapped(size: int, over: Callable[..., Any], *inputs: Tree) -> Tree:
+            return tuple(self.over(size, over).constant_solution(*backend.stop_gradient(inputs)))
+
+        return Solution(*backend.opaque(run, *backend.stop_gradient((p, b, init)), mapped=mapped))
+
+    def with_derivative(self, p: Tree, b: Tree, v: Tree) -> Tree:
+        """`v`, the answer and a constant, as a differentiable function of p and b."""
+        backend, make, at = self.backend, self.make, self.at
+
+        def pushforward(primals: tuple, v: Tree, tangents: tuple) -> Tree:
+            (p, _, _), (moved, right, _) = primals, tangents
+            if moved is not None:
+                _, drift = backend.jvp(lambda p: make(p)[0](v), (p,), (moved,))
+                right = tree_map(negative, drift) if right is None else tree_map(subtract, right, drift)
+            return backend.linear_solve(make, p, right, *at(p), at=at, mapped=self.mapped)
+
+        def pullback(primals: tuple, v: Tree, cotangent: Tree, needs: tuple[bool, ...]) -> tuple:
+            p, solvers, mapped = primals[0], swapped(at), mirrored(self.mapped)
+            back = backend.linear_solve(transposed(make), p, cotangent, *solvers(p), at=solvers, mapped=mapped)
+            if not needs[0]:
+                return None, back, None
+            _, pull = backend.vjp(lambda p: make(p)[0](v), p)
+            return tree_map(negative, pull(back)[0]), back, None
+
+        def mapped(size: int, over: Callable[..., Any], *inputs: Tree) -> Tree:
+            return self.over(size, over).with_derivative(*inputs)
+
+        rule = backend.custom_derivative(lambda p, b, v: v, pushforward, pullback, transposable=True, mapped=mapped)
+        return rule(p, b, v)
+
+
+def _zeros(backend: Backend, like: Tree) -> Callable[[tuple[int, ...]], Tree]:
+    """Makes zeros like these arrays, with more leading axes: from their shapes, for one may be traced, and then
+    belongs to one trace.
+    """
     found, rebuild = flatten(like)
     made = [(tuple(a.shape), a.dtype, backend.device(a)) for a in found]
-    return lambda: rebuild([backend.xp.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in made])
+    return lambda sizes: rebuild([backend.xp.zeros((*sizes, *s), dtype=dtype, device=d) for s, dtype, d in made])
 
 
 def _transpose(backend: Backend, apply: Callable[[Tree], Tree], zeros: Callable[[], Tree]) -> Callable[[Tree], Tree]:

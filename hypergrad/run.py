@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from ..backends import Backend, ConvergenceWarning, ShapeError
 from ..backends._trees import leaves
-from ._nested_joint import reduce_method
 from .hypergradient import NOT_DIFFERENTIABLE, check_captured, check_problem, prepared
 from .methods import RHGD, Method, State
 from .nested import Bilevel, Nested
+from .nested._joint import reduce_method
 
 Tree = Any
 

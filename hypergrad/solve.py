@@ -8,6 +8,7 @@ from ..backends import Backend, BackendMismatchError, backend_of
 from ..backends._eager import uncompiled
 from ..backends._trees import leaves
 from ._causes import cause_of
+from ._settings import with_article
 from ._space import Space
 from .estimators import Estimator, FirstOrder, Implicit, Unrolled
 from .level import Argmin, FixedPoint, Level, Root
@@ -67,14 +68,14 @@ def prepare(
 ) -> tuple[Backend, Solver, Estimator, Space]:
     """Check the arguments of a solve and fill in the defaults."""
     if not isinstance(level, Level):
-        raise TypeError(f"solve takes an Argmin, FixedPoint or Root, not a {type(level).__name__}")
+        raise TypeError(f"solve takes an Argmin, FixedPoint or Root, not {with_article(type(level).__name__)}")
     backend = one_backend(*outer, init)
     level.manifold.check_point(init, name)
     space = Space(backend, level.batch(outer, init))
     estimator = Implicit() if estimator is None else estimator
     for value, kind in ((solver, Solver), (estimator, Estimator)):
         if value is not None and not isinstance(value, kind):
-            raise TypeError(f"{kind.__name__.lower()} must be a {kind.__name__}, not {value!r}")
+            raise TypeError(f"{kind.__name__.lower()} must be {with_article(kind.__name__)}, not {value!r}")
     return backend, default_solver(level, estimator) if solver is None else solver, estimator, space
 
 
@@ -85,7 +86,7 @@ def default_solver(level: Level, estimator: Estimator) -> Solver:
     if isinstance(level, Root):
         return Newton()
     if not isinstance(level, Argmin):
-        raise TypeError(f"there is no default solver for a {type(level).__name__}; give one with solver=")
+        raise TypeError(f"there is no default solver for {with_article(type(level).__name__)}; give one with solver=")
     return GradientDescent() if isinstance(estimator, (FirstOrder, Unrolled)) else TrustRegion()
 
 

@@ -96,6 +96,7 @@ def _check_values(manifold: Any, x: Any, name: str, backend: Any) -> None:
     if not bad.any():
         return
     some = f"{int(bad.sum())} of {bad.size} points" if bad.size > 1 else "it"
+    some += " is" if bad.sum() == 1 else " are"
     raise NotOnManifoldError(
         f"{name} is not on {manifold}: {some} off by {defect.max():.3g} (tolerance {atol:.3g}); "
         "start from `random_point`, or turn any array into a point with `from_noise`"

@@ -343,3 +343,15 @@ def test_no_warning_of_ours_where_all_is_well():
         nf.hypergradient(BILEVEL, x, 0 * x)
         nf.run(BILEVEL, x, 0 * x)
         works(x)
+
+
+def test_parts_of_levels_are_told_early():
+    """A size or a class in the place of a manifold, a number in that of a function."""
+    flat = nf.Euclidean(2)
+    for make, name in ((nf.Argmin, "cost"), (nf.Root, "field"), (nf.FixedPoint, "map")):
+        with pytest.raises(TypeError, match=f"{make.__name__}: manifold must be a manifold such as"):
+            make(lambda y: y @ y, 3)
+        with pytest.raises(TypeError, match="manifold must be a manifold"):
+            make(lambda y: y @ y, nf.Euclidean)
+        with pytest.raises(TypeError, match=f"{make.__name__}: {name} must be a function"):
+            make(1.0, flat)

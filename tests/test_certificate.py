@@ -166,6 +166,24 @@ def test_the_split_says_which_part_dominates():
     assert clear > 30 and right == clear
 
 
+@pytest.mark.parametrize("unit", [1e-165, 1e-30, 1e30])
+@pytest.mark.parametrize("which", [0, 1], ids=["lower", "upper"])
+def test_the_estimate_knows_no_unit(unit, which):
+    """Of either cost; also where squares are 0."""
+    rng = np.random.default_rng(0)
+    problem, x, start = bilevel(rng, "sphere", 4, 3, 10.0)
+    y = away(rng, problem, exact(problem, x, start)[1], 1e-3)
+    (low, up), level = ((unit, 1.0), (1.0, unit))[which], problem.lower
+    scaled = nf.Bilevel(
+        lambda x, y: up * problem.upper(x, y),
+        problem.manifold,
+        nf.Argmin(lambda x, y: low * level.function(x, y), level.manifold),
+    )
+    plain, other = (certified(p, x, y)[1] for p in (problem, scaled))
+    assert other.error / up == pytest.approx(plain.error, rel=1e-6)
+    assert other.condition == pytest.approx(plain.condition, rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["euclidean", "sphere", "spd"])
 def test_the_corrected_gradient_and_value_are_right_to_second_order(kind):
     """Slopes of the errors in the inner error; those of the plain ones are 1."""
@@ -308,6 +326,28 @@ def test_a_lower_level_that_was_stopped_early_is_flagged():
     assert 1 < c.error / error < 10
     assert c.inner_error > 100 * c.linear_error
     assert np.linalg.norm(c.gradient - gradient) < 0.3 * error
+
+
+@pytest.mark.parametrize("certify", [True, False])
+@pytest.mark.parametrize(
+    "estimator", [nf.OneStep(), nf.OneStep(linear=nf.CG()), nf.FirstOrder(1e3)], ids=["one_step", "newton", "penalty"]
+)
+def test_it_is_flagged_whatever_the_estimator(estimator, certify):
+    problem, x, start = logistic(np.random.default_rng(0))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        nf.hypergradient(
+            problem, x, start, solver=nf.GradientDescent(max_steps=10), estimator=estimator, certify=certify
+        )
+    assert "on the lower level" in str(caught[0].message) and caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("estimator", [nf.OneStep(), nf.OneStep(linear=nf.MINRES())], ids=["one_step", "newton"])
+def test_a_saddle_is_told_whatever_the_estimator(estimator):
+    level = nf.Argmin(lambda x, y: np.sum(np.array([1.0, 2.0, -0.5]) * (y - x) ** 2), nf.Euclidean(3))
+    problem, x = nf.Bilevel(lambda x, y: np.sum(y**2), nf.Euclidean(3), level), np.array([1.0, 2.0, 3.0])
+    with pytest.warns(nf.ConvergenceWarning, match="no isolated minimum there"):
+        nf.hypergradient(problem, x, x, solver=at(x), estimator=estimator)
 
 
 def test_a_saddle_has_no_isolated_minimum():

@@ -20,7 +20,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", flags=
 NUMBER = re.compile(r"-?\d+\.\d*(?:e[+-]\d+)?")
 #: what counts up from run to run
 COUNTER = re.compile(r"level=\d+")
-EXECUTED = ["automatic_differentiation.md", "manifolds.md", "add_a_manifold.md", "migrating.md"]
+EXECUTED = ["automatic_differentiation.md", "manifolds.md", "hypergradients.md", "add_a_manifold.md", "migrating.md"]
 
 
 def normalized(text):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nestfold as nf
-from nestfold.hypergrad.problems import synthetic
+from nestfold.hypergrad.problems import smallest_eigenvector, synthetic
 
 EVERY = {"cg": nf.CG(), "neumann": nf.Neumann(), "dense": nf.Dense()}
 every_solver = pytest.mark.parametrize("linear", EVERY.values(), ids=EVERY.keys())
@@ -338,3 +338,23 @@ def test_the_estimated_step_where_the_krylov_space_ends(backend, like64):
 
     x = backend.asarray(np.ones(3), like=like64)
     np.testing.assert_allclose(backend.to_numpy(nf.grad(answer)(x)), np.ones(3), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "linear", [nf.CG, nf.MINRES, nf.GMRES, nf.BiCGStab, nf.NormalCG, nf.NeumannGMRES], ids=lambda kind: kind.__name__
+)
+def test_steps_beyond_convergence_do_no_harm(linear):
+    """With `tol=0` the rest of a residual, rounding normal to the manifold, is not divided by nothing."""
+    problem = synthetic(like=np.zeros(()), d=3, r=1, n=6)
+    w, m = problem.start(np.random.default_rng(0))
+    sphere = smallest_eigenvector(like=np.zeros(()))
+    x, y = sphere.start(np.random.default_rng(0))
+    for made, point, start, exact in (
+        (problem.problem(), w, m, problem.euclidean_gradient(w)),
+        (sphere.problem(), x, y, sphere.euclidean_gradient(x)),
+    ):
+        for steps in (20, 50, 500):
+            estimator = nf.Implicit(linear(max_steps=steps, tol=0))
+            found = nf.hypergradient(made, point, start, estimator=estimator, certify=False)
+            error = found.covector - made.manifold.project(point, exact)
+            assert np.abs(error).max() < 1e-12

@@ -246,3 +246,48 @@ def test_a_poisoned_solver():
     found = jax.jit(jax.vmap(jax.hessian(loss)))(case.points)
     close(found @ case.u, np.stack([case.product(x) for x in case.points]))
     assert len(calls) == 3
+
+
+SPACE = nf.Euclidean(2)
+ONES = np.ones(2)
+MATRIX = np.asarray([[2.0, 0.5], [0.0, 3.0]])
+NUMBERS = {
+    "Argmin, passed": lambda s: (
+        nf.solve(nf.Argmin(lambda s, y: jnp.sum((y - s) ** 2 + y**4), SPACE), s, init=jnp.zeros(2)).value
+    ),
+    "Root, captured": lambda s: (
+        nf.solve(nf.Root(lambda x, y: s * (x @ y) + y**3 - 1, SPACE), jnp.asarray(MATRIX), init=jnp.zeros(2)).value
+    ),
+    "FixedPoint, captured": lambda s: (
+        nf.solve(
+            nf.FixedPoint(lambda x, y: jnp.sin(0.3 * s * y) + x * s, SPACE), jnp.asarray(ONES), init=jnp.zeros(2)
+        ).value
+    ),
+    "OneStep": lambda s: (
+        nf.solve(nf.FixedPoint(lambda s, y: 0.1 * y + s, SPACE), s, init=jnp.zeros(2), estimator=nf.OneStep()).value
+    ),
+    "linear_solve, passed": lambda s: nf.linear_solve(lambda s, v: s * (MATRIX @ v), s, jnp.asarray(ONES)).value,
+    "linear_solve, captured": lambda s: (
+        nf.linear_solve(lambda p, v: s * (p @ v), jnp.asarray(MATRIX), jnp.asarray(ONES)).value
+    ),
+}
+
+
+def test_a_number_of_python():
+    """`jax.grad(f)(2.0)` outside of `jit` traces a number of Python, no array."""
+    exact = -np.sum(np.linalg.solve(MATRIX, ONES)) / 4
+    close(jax.grad(lambda s: jnp.sum(NUMBERS["linear_solve, captured"](s)))(2.0), exact)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.slow
+def test_a_number_of_python_in_every_mode(name):
+    f = lambda s: jnp.sum(NUMBERS[name](s))  # noqa: E731
+    first, second = jax.grad(f), jax.grad(jax.grad(f))
+    exact = jax.jit(first)(2.0)
+    assert abs(float(exact)) > 0.05
+    for found in (first(2.0), jax.jacfwd(f)(2.0), jax.linearize(f, 2.0)[1](1.0), jax.vjp(f, 2.0)[1](1.0)[0]):
+        close(found, exact)
+    exact = jax.jit(second)(2.0)
+    close(1 + second(2.0), 1 + exact)
+    close(1 + jax.jvp(first, (2.0,), (1.0,))[1], 1 + exact)

@@ -264,3 +264,36 @@ def test_a_poisoned_solver(case):
 
 def type_of(problem):
     return smallest_eigenvector if type(problem).__name__ == "SmallestEigenvector" else tanh_fixed_point
+
+
+def three_levels(s, x, zeros):
+    """x ↦ y*(x) ↦ z*(y): the innermost of the composed solves captured s."""
+    space = nf.Euclidean(2)
+
+    def inner(y):
+        level = nf.Argmin(lambda y, z: total((z - y * x) ** 2 + 0.3 * z**4 + s * z * y), space)
+        return nf.solve(level, y, init=zeros).value
+
+    def cost(x, y):
+        z = inner(y)
+        return total((y - x - z) ** 2 + 0.1 * y**4 + z**2)
+
+    y = nf.solve(nf.Argmin(cost, space), x, init=zeros).value
+    return total((y - inner(y)) ** 2)
+
+
+def total(a):
+    return nf.namespace(a).sum(a)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "array_api_strict", "torch"], indirect=True)
+def test_captured_by_the_innermost_of_composed_solves(backend, like64):
+    """Its rule runs after the functions around it have returned, what stands in for s there included."""
+    s, x, u, zeros = (
+        backend.asarray(np.array(a), like=like64) for a in ([0.1, 0.2], [0.3, -0.2], [1.0, -2.0], [0.0, 0.0])
+    )
+    f = lambda s: three_levels(s, x, zeros)  # noqa: E731
+    gradient = nf.grad(f)
+    close(float(total(gradient(s) * u)), float(slope(f, s, u)))
+    close(float(nf.jvp(f, (s,), (u,))[1]), float(slope(f, s, u)))
+    close(backend.to_numpy(nf.hvp(f, (s,), (u,))), backend.to_numpy(slope(gradient, s, u)), 1e-8)

@@ -542,3 +542,56 @@ def test_a_compiled_cost_without_second_derivatives_is_refused(sphere):
     level = nf.Argmin(torch.compile(case.problem.lower, backend="aot_eager"), nf.Sphere(4))
     with pytest.raises(nf.NoDerivativeError, match="compile"):
         backward(lambda x: case.problem.upper(x, nf.solve(level, x, init=case.y).value), case.x)
+
+
+def test_a_second_derivative_keeps_no_graph():
+    """Where nothing asks for one, also where a derivative is taken of a derivative."""
+    s, b = torch.tensor(2.0, dtype=double), torch.tensor([1.0, 2.0], dtype=double)
+    a = torch.tensor([[2.0, 0.5], [0.0, 3.0]], dtype=double)
+
+    def solved(s):
+        root = nf.Root(lambda x, y: s * (x @ y) - b, nf.Euclidean(2))
+        return nf.solve(root, a, init=0 * b).value.sum()
+
+    def system(s):
+        return nf.linear_solve(lambda p, v: s * (p @ v), a, b).value.sum()
+
+    sum_at_one = torch.linalg.solve(a, b).sum()
+    for f in (solved, system):
+        for order, derivative in enumerate((nf.grad(f), nf.grad(nf.grad(f)), nf.grad(nf.grad(nf.grad(f)))), start=1):
+            found = derivative(s)
+            assert not found.requires_grad
+            close(found, sum_at_one * (-1) ** order * (1, 2, 6)[order - 1] / s ** (order + 1))
+
+
+@pytest.mark.parametrize("how", ["passed", "captured", "self-adjoint"])
+def test_vmap_of_linear_solve(how):
+    """Against inverses; `torch.linalg.solve` of a vector is wrong under torch.vmap of func.jacfwd."""
+    rng = np.random.default_rng(0)
+    a, b = torch.tensor(rng.standard_normal((3, 4, 4)) + 4 * np.eye(4)), torch.tensor(rng.standard_normal((3, 4)))
+
+    def solved(a, b):
+        if how == "captured":
+            return nf.linear_solve(lambda s, v: s * (a @ v), torch.ones((), dtype=double), b).value
+        if how == "passed":
+            return nf.linear_solve(lambda a, v: a @ v, a, b).value
+        return nf.linear_solve(lambda a, v: a.mT @ (a @ v), a, b, self_adjoint=True).value
+
+    def exact(a, b):
+        return torch.linalg.inv(a) @ (torch.linalg.inv(a.mT) @ b if how == "self-adjoint" else b)
+
+    def cubed(f):
+        return lambda a, b: (f(a, b) ** 3).sum()
+
+    maps = {
+        "value": lambda f: F.vmap(f)(a, b),
+        "one of two": lambda f: F.vmap(f, (None, 0))(a[0], b),
+        "maps of maps": lambda f: F.vmap(lambda b: F.vmap(lambda a: f(a, b))(a))(b),
+        "map of grad": lambda f: F.vmap(F.grad(cubed(f)))(a, b),
+        "grad of map": lambda f: F.grad(lambda a: F.vmap(cubed(f))(a, b).sum())(a),
+        "map of jacfwd": lambda f: F.vmap(F.jacfwd(cubed(f)))(a, b),
+        "map of hessian": lambda f: F.vmap(F.hessian(cubed(f), 1))(a, b),
+        "jacrev of map": lambda f: F.jacrev(lambda b: F.vmap(cubed(f))(a, b))(b),
+    }
+    for mapped in maps.values():
+        close(mapped(solved), mapped(exact))

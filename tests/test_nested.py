@@ -495,6 +495,59 @@ def test_products_are_not_counted_in_compiled_loops(backend, like64):
         nf.count_products(quartic_trilevel(like=like64).problem(), *problem_start(quartic_trilevel, like64))
 
 
+# -- how good it is --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [(1, 1), (1, 0), (0, 1)], ids=["all", "middle", "innermost"])
+@pytest.mark.parametrize("estimator", [None, nf.Flattened(), nf.PathSum()], ids=["nested", "flattened", "path_sum"])
+@make_problem
+def test_the_error_is_estimated(make, estimator, off):
+    """Lower answers that are wrong at some levels; and a formula that is wrong for three levels."""
+    problem, x, starts, _, _ = reference(make)
+    right = nf.hypergradient(problem, x, starts, estimator=NEWTON)
+    rng, ratios = np.random.default_rng(2), []
+    for distance in (1e-2, 1e-5):
+        wrong = tuple(
+            level.manifold.retract(found.value, k * distance * level.manifold.random_tangent(rng, found.value))
+            for level, found, k in zip(problem.levels, right.lower, off, strict=True)
+        )
+        solver = tuple(nf.External(lambda *_, y=y: y, tol=np.inf) for y in wrong)
+        found = nf.hypergradient(problem, x, wrong, solver=solver, estimator=estimator, certify=True)
+        c = found.certificate
+        assert c is not None and len(c.point) == 2
+        error = problem.manifold.norm(x, found.gradient - right.gradient)
+        ratios.append(c.error / error)
+        assert problem.manifold.norm(x, c.gradient - right.gradient) < 0.2 * error
+    assert 1 < min(ratios) <= max(ratios) < 10
+
+
+@numpy_only
+def test_a_batch_is_certified_problem_by_problem(backend, like64):
+    space = nf.Euclidean(3)
+    problem = nf.Nested(
+        lambda x, y, z: np.sum(np.sin(z) * y + x**2, axis=-1),
+        space,
+        nf.Argmin(lambda x, y, z: np.sum((y - x) ** 2 + y**4 + z * y, axis=-1), space),
+        nf.Argmin(lambda x, y, z: np.sum((z - np.sin(y)) ** 2 + z * x, axis=-1), space),
+    )
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    solver = nf.TrustRegion(tol=1e-3)
+    found = nf.hypergradient(problem, x, (x, x), solver=solver, certify=True).certificate
+    assert found is not None and found.error.shape == found.size.shape == (4,)
+    for i in range(4):
+        alone = nf.hypergradient(problem, x[i], (x[i], x[i]), solver=solver, certify=True).certificate
+        assert alone is not None and alone.error == pytest.approx(found.error[i], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax"], indirect=True)
+def test_a_certificate_survives_compilation(backend, like64):
+    problem = quartic_trilevel(like=like64).problem()
+    x, starts = problem_start(quartic_trilevel, like64)
+    c = nf.hypergradient(problem, x, starts, certify=True).certificate
+    assert c is not None and 0 < float(c.error) < 1e-11 * float(c.size)
+
+
 # -- runs ----------------------------------------------------------------------------------------------------
 
 
@@ -598,3 +651,31 @@ def test_sato_and_others_artificial_problem():
         found = nf.hypergradient(problem, x, starts, estimator=estimator)
         assert np.abs(found.gradient - 2 * x).max() < 1e-13
         assert np.abs(found.lower[1].value - x).max() < 1e-13
+
+
+def test_problems_made_of_the_wrong_parts():
+    space, cost = nf.Euclidean(2), lambda x, y: np.sum(y)
+    level = nf.Argmin(lambda x, y: np.sum((y - x) ** 2), space)
+    for make in (nf.Bilevel, nf.Nested):
+        with pytest.raises(TypeError, match=f"{make.__name__}: the upper cost must be callable"):
+            make(level, space, level)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(TypeError, match=f"{make.__name__}: the second argument is the upper manifold"):
+            make(cost, nf.Euclidean, level)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(TypeError, match=f"{make.__name__}: a lower level is an Argmin, Root or FixedPoint"):
+            make(cost, space, cost)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(TypeError, match="give all levels to Nested"):
+            make(cost, space, nf.Bilevel(cost, space, level))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("estimator", [nf.Implicit(), nf.OneStep()], ids=["implicit", "one_step"])
+def test_a_level_that_was_stopped_early_is_told(estimator):
+    space = nf.Euclidean(2)
+    problem = nf.Nested(
+        lambda x, y, z: np.sum(z * y),
+        space,
+        nf.Argmin(lambda x, y, z: np.sum((y - x) ** 2 + y**4 + 0.1 * z * y), space),
+        nf.Argmin(lambda x, y, z: np.sum((z - y) ** 2), space),
+    )
+    x, solver = np.ones(2), (nf.GradientDescent(max_steps=1), None)
+    with pytest.warns(nf.ConvergenceWarning, match="GradientDescent on level 2"):
+        nf.hypergradient(problem, x, (x, x), solver=solver, estimator=estimator)

@@ -667,3 +667,19 @@ def test_methods_for_symmetric_operators_are_refused_elsewhere():
     for linear in (Chebyshev(), Nystrom(), Preconditioned(Neumann(), by=Nystrom())):
         with pytest.raises(TypeError, match="symmetric operator"):
             nf.hypergradient(problem, zeros, zeros, estimator=nf.Implicit(linear))
+
+
+@pytest.mark.parametrize("backend", ["numpy"], indirect=True)
+@pytest.mark.parametrize(
+    "solver", [nf.Chebyshev(), nf.Neumann(), nf.Nystrom(3)], ids=["chebyshev", "neumann", "nystrom"]
+)
+def test_infinite_right_hand_sides_and_wild_guesses(backend, like64, solver):
+    """The first are not converged; the second are dropped, and what is not finite with them."""
+    matrix, b = np.diag([1.0, 2.0, 3.0]), np.array([1.0, -1.0, 2.0])
+    form = system(matrix)
+    with np.errstate(invalid="ignore"):
+        assert not solver.solve(form, np.array([float("inf"), 1.0, 2.0])).converged
+    for guess in (1e8 * b, float("nan") * b):
+        found = solver.solve(form, b, guess)
+        assert found.converged
+        assert np.max(np.abs(found.value - b / np.diag(matrix))) <= 1e-13

@@ -50,6 +50,17 @@ def test_a_learned_initialization_is_reported(backend):
     assert distance(backend, found.covector, 2 * backend.to_numpy(a)) < 1e-14
 
 
+@on("numpy", "torch")
+def test_one_step_reports_it_too(backend):
+    h, c, t, a = quadratic(backend)
+    with pytest.warns(nf.IndependentSolutionWarning) as caught:
+        nf.grad(lambda a: t @ nf.solve(task(h, c), a, init=a, estimator=nf.OneStep()).value)(a)
+    bilevel = nf.Bilevel(lambda a, y: t @ y + a @ a, nf.Euclidean(4), task(h, c))
+    with pytest.warns(nf.IndependentSolutionWarning) as again:
+        nf.hypergradient(bilevel, a, a, estimator=nf.OneStep())
+    assert len(caught) == len(again) == 1
+
+
 @on("jax")
 def test_a_learned_initialization_is_reported_where_all_is_compiled(backend):
     h, c, t, a = quadratic(backend)

@@ -11,6 +11,7 @@ from .core import Tape as Tape
 from .custom import custom_derivative as custom_derivative
 from .hoist import every_open_tape as every_open_tape
 from .hoist import hoist as hoist
+from .hoist import in_hoisted as in_hoisted
 from .hoist import open_tapes as open_tapes
 from .namespace import TracedNamespace as TracedNamespace
 from .program import Program as Program

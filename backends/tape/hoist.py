@@ -63,6 +63,11 @@ def hoist(f: Callable[..., Tree], args: tuple[Tree, ...]) -> tuple[Callable[...,
     return call_hoisted(f, args)[1:]
 
 
+def in_hoisted() -> bool:
+    """`Backend.in_hoisted`."""
+    return bool(_scopes.get())
+
+
 def call_hoisted(
     f: Callable[..., Tree], args: tuple[Tree, ...], copy: Callable[[Any], Any] = lambda leaf: leaf
 ) -> tuple[Tree, Callable[..., Tree], tuple[Array, ...]]:

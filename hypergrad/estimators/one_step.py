@@ -14,6 +14,7 @@ from .._implicit_rule import LevelAt, constant_solution, opened
 from .._settings import require_kind, require_number
 from .._space import Space
 from .._system import tangent_system
+from .._traps import warn_if_independent
 from ..level import Argmin, FixedPoint, Level, Root
 from ..linear import LinearSolver
 from ..linear._lanczos import extreme_eigenvalues
@@ -76,7 +77,9 @@ class OneStep(Estimator):
         def pull(cotangent: Tree, guess: Tree | None) -> tuple[tuple[Tree, ...], None]:
             t = self._length(backend, level, outer, y, space)
             _, pull_outer = backend.vjp(lambda *o: _stepped(backend, level, o, y, space, t), *outer)
-            return pull_outer(cotangent), None
+            back = pull_outer(cotangent)
+            warn_if_independent(backend, lambda _: level, ((), outer), y, cotangent, back)
+            return back, None
 
         return found, pull
 
@@ -92,7 +95,9 @@ class OneStep(Estimator):
             return backend.jvp(step(primals, y), primals[:1], tangents[:1])[1]
 
         def pullback(primals: tuple, y: Tree, cotangent: Tree, needs: tuple[bool, ...]) -> tuple:
-            return backend.vjp(step(primals, y), primals[0])[1](cotangent)[0], None
+            found = backend.vjp(step(primals, y), primals[0])[1](cotangent)[0]
+            warn_if_independent(backend, level_at, primals[0], y, cotangent, found)
+            return found, None
 
         return backend.custom_derivative(lambda _, y: y, pushforward, pullback)(parameters, y)
 

@@ -6,12 +6,13 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, final
 
+from .._floats import Floats
 from .._settings import require_count, require_number
+from .._space import Space
 from ..solution import Solution
 from ._base import LinearSolver, System
 from ._restarts import Cycle, restarted
 
-Array = Any
 Tree = Any
 
 
@@ -44,11 +45,11 @@ class Krylov(LinearSolver):
     def solve(self, system: System, b: Tree, guess: Tree | None = None) -> Solution:
         """See `LinearSolver`."""
 
-        def method(r: Tree, goal: Array, budget: Array) -> Cycle:
-            return self._cycle(system, r, goal, budget)
+        def method(space: Space | Floats, r: Tree, goal: Any, budget: Any) -> Cycle:
+            return self._cycle(system, space, r, goal, budget)
 
         return restarted(system, b, guess, method, tol=self.tol, atol=self.atol, max_steps=self.max_steps)
 
     @abstractmethod
-    def _cycle(self, system: System, r: Tree, goal: Array, budget: Array) -> Cycle:
+    def _cycle(self, system: System, space: Space | Floats, r: Tree, goal: Any, budget: Any) -> Cycle:
         """One run, from zero, on the right-hand side r of norm 1; see `_restarts.Method`."""

@@ -22,19 +22,33 @@ class Relative(NamedTuple):
 
     def solution(self, space: Space, value: Tree, norm: Array, steps: Array, converged: Array) -> Solution:
         """The solution in the units of the system."""
+        converged = space.backend.xp.logical_and(converged, space.backend.xp.isfinite(norm))
         return Solution(space.scale(self.unit, value), self.unit * norm, steps, converged)
 
 
 def relative(system: System, b: Tree, guess: Tree | None = None) -> Relative:
-    """The system in units of the largest entry of b and of the first residual."""
-    space = system.space
+    """The system in units of the largest entry of b."""
+    space, unit = system.space, system.space.unit(b)
+    start, r = helpful(system, b, guess)
+    return Relative(unit, *(space.divide(a, unit) for a in (b, start, r)))
+
+
+def helpful(system: System, b: Tree, guess: Tree | None) -> tuple[Tree, Tree]:
+    """The first guess and what it leaves of b; 0 and b where that is not less than b, or not finite.
+
+    From a guess that is far off, rounding of its own size would stay in the answer.
+    """
+    space, unit = system.space, system.space.unit(b)
     if guess is None:
-        unit = space.unit(b)
-        b = space.divide(b, unit)
-        return Relative(unit, b, space.zeros(b), b)
+        return space.zeros(b), b
+
+    def size(w: Tree) -> Array:
+        w = space.divide(w, unit)
+        return covector_norm(system, w, system.raise_(w))
+
     r = space.subtract(b, system.apply(guess))
-    unit = space.unit((b, r))
-    return Relative(unit, *(space.divide(a, unit) for a in (b, guess, r)))
+    helps = size(r) < size(b)
+    return space.where(helps, guess, space.zeros(guess)), space.where(helps, r, b)
 
 
 def direction_and_norm(system: System, r: Tree) -> tuple[Tree, Array]:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ...backends._trees import leaves
-from .._space import epsilon, resolved_tolerance
+from .._floats import Floats, from_arrays, quick_numbers, to_arrays
+from .._space import Space, epsilon, resolved_tolerance
 from ..solution import Solution, is_finite
 from ._base import System
+from ._relative import helpful
 
 Array = Any
 Tree = Any
@@ -22,9 +24,9 @@ class Cycle(NamedTuple):
     reached: Array
 
 
-#: (right-hand side r of norm 1, the norm to leave of it, the steps that are left to each problem) -> Cycle.
-#: A problem of goal infinity takes no step.
-Method = Callable[[Tree, Array, Array], Cycle]
+#: (what numbers are computed with, right-hand side r of norm 1, the norm to leave of it, the steps that are left to
+#: each problem) -> Cycle. A problem of goal infinity takes no step.
+Method = Callable[[Space | Floats, Tree, Any, Any], Cycle]
 
 
 def restarted(
@@ -44,8 +46,8 @@ def restarted(
         w = space.divide(w, unit)
         return unit * xp.sqrt(xp.abs(space.dot(w, system.raise_(w))))
 
-    start = space.zeros(b) if guess is None else guess
-    r = b if guess is None else space.subtract(b, system.apply(guess))
+    numbers = quick_numbers(space, b)
+    start, r = helpful(system, b, guess)
     left = norm(r)
     size = left if guess is None else norm(b)
     goal = xp.maximum(resolved_tolerance(leaves(b)[0], tol) * size, space.full(atol, left))
@@ -57,7 +59,9 @@ def restarted(
     def step(state: Any) -> Any:
         v, r, left, k, settled, done = state
         relative = xp.where(done, xp.full_like(left, float("inf")), space.ratio(goal, left))
-        run = method(space.divide(r, xp.where(left > 0, left, xp.ones_like(left))), relative, max_steps - k)
+        right = space.divide(r, xp.where(left > 0, left, xp.ones_like(left)))
+        value, *rest = method(numbers, right, *from_arrays(numbers, relative, max_steps - k))
+        run = Cycle(value, *to_arrays(space, leaves(b)[0], *rest))
         moved = space.axpy(left, run.value, v)
         residual = space.subtract(b, system.apply(moved))
         new = norm(residual)
@@ -76,4 +80,5 @@ def restarted(
     done = xp.logical_or(~(left > goal), none >= max_steps)
     state = (start, r, left, none, space.flags(False, left), done)
     v, _, left, k, settled, _ = space.backend.while_loop(running, step, state, max_steps=max(max_steps, 1))
-    return Solution(v, left, k, xp.logical_or(left <= near, xp.logical_and(settled, left <= floor)))
+    small = xp.logical_or(left <= near, xp.logical_and(settled, left <= floor))
+    return Solution(v, left, k, xp.logical_and(small, xp.isfinite(left)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .._space import epsilon
+from ...backends._trees import leaves
+from .._floats import Floats
+from .._space import Space, epsilon
 from ._base import System
 from ._krylov import Krylov
 from ._restarts import Cycle
 
-Array = Any
 Tree = Any
 
 
@@ -29,46 +30,44 @@ class BiCGStab(Krylov):
         """False."""
         return False
 
-    def _cycle(self, system: System, r: Tree, goal: Array, budget: Array) -> Cycle:
-        space, xp, raise_ = system.space, system.space.backend.xp, system.raise_
-        lift, least = system.precondition or raise_, 10 * epsilon(goal)
+    def _cycle(self, system: System, space: Space | Floats, r: Tree, goal: Any, budget: Any) -> Cycle:
+        raise_, zero, one = system.raise_, space.constant(0.0, goal), space.constant(1.0, goal)
+        lift, least = system.precondition or raise_, 10 * epsilon(leaves(r)[0])
 
-        def norm(w: Tree) -> Array:
-            return xp.sqrt(xp.abs(space.dot(w, raise_(w))))
+        def norm(w: Tree) -> Any:
+            return space.root(space.dot(w, raise_(w)))
 
         # the shadow residual is r, of norm 1, unless that is orthogonal to its image: then any that is not
         image = system.apply(lift(r))
         size = norm(image)
-        other = space.axpy(space.ratio(xp.ones_like(size), size), image, r)
-        shadow = raise_(space.where(xp.abs(space.dot(image, raise_(r))) > least * size, r, other))
+        usable = space.select(abs(space.dot(image, raise_(r))) > least * size, zero, one)
+        shadow = raise_(space.axpy(usable * space.ratio(one, size), image, r))
 
-        def running(state: Any) -> Array:
+        def running(state: Any) -> Any:
             return space.any(state[-1])
 
         def step(state: Any) -> Any:
             v, r, p, rho, k, left, active = state
             up = lift(p)
             q = system.apply(up)
-            sigma, zero = space.dot(q, shadow), xp.zeros_like(rho)
-            sound = xp.abs(sigma) > least * norm(q)
-            alpha = xp.where(xp.logical_and(active, sound), space.ratio(rho, sigma), zero)
+            sigma = space.dot(q, shadow)
+            sound = abs(sigma) > least * norm(q)
+            alpha = space.select(active & sound, space.ratio(rho, sigma), zero)
             r = space.axpy(-alpha, q, r)
             raised = lift(r)
             t = system.apply(raised)
             tz = raise_(t)
-            omega = xp.where(active, space.ratio(space.dot(r, tz), space.dot(t, tz)), zero)
+            omega = space.select(active, space.ratio(space.dot(r, tz), space.dot(t, tz)), zero)
             v = space.axpy(omega, raised, space.axpy(alpha, up, v))
             r = space.axpy(-omega, t, r)
             new, size = space.dot(r, shadow), norm(r)
             beta = space.ratio(new, rho) * space.ratio(alpha, omega)
             p = space.axpy(beta, space.axpy(-omega, q, p), r)
-            k, left = k + xp.astype(active, k.dtype), xp.where(active, size, left)
-            sound = xp.logical_and(sound, xp.logical_and(xp.abs(new) > least * size, omega != 0))
-            going = xp.logical_and(sound, xp.logical_and(left > goal, k < budget))
-            return v, r, p, new, k, left, xp.logical_and(active, going)
+            k, left = space.tally(k, active), space.select(active, size, left)
+            going = sound & (abs(new) > least * size) & (omega != 0) & (left > goal) & (k < budget)
+            return v, r, p, new, k, left, active & going
 
-        k, one = space.counts(goal), xp.ones_like(goal)
-        active = xp.logical_and(one > goal, k < budget)
-        state = (space.zeros(shadow), r, r, space.dot(r, shadow), k, one, active)
-        v, *_, k, left, _ = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
+        k = space.counts(goal)
+        state = (system.space.zeros(shadow), r, r, space.dot(r, shadow), k, one, (one > goal) & (k < budget))
+        v, *_, k, left, _ = system.space.backend.while_loop(running, step, state, max_steps=self.max_steps)
         return Cycle(v, k, left <= goal)

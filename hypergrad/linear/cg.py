@@ -21,7 +21,8 @@ class CG(LinearSolver):
 
     Where the system brings a preconditioner, it takes the place of `sharp` in the recurrence.
     Stops where ‖b - B v‖ ≤ max(tol ‖b‖, atol), norms of covectors in the metric. `tol=None` is 10 eps of the dtype, and
-    no tolerance but 0, which never stops, is taken below that.
+    no tolerance is taken below that; `tol=0` asks for `max_steps` steps, as far as they make sense, and warns of
+    nothing.
     A direction of negative or zero curvature on the way leaves `converged` false: there is no isolated minimum.
     Error after k steps ≤ 2 ((√κ - 1)/(√κ + 1))ᵏ in the energy norm. Hestenes & Stiefel 1952; Saad 2003, alg. 9.1.
     """
@@ -42,7 +43,7 @@ class CG(LinearSolver):
 
     @property
     def has_tolerance(self) -> bool:
-        """Unless `tol=0`: then exactly `max_steps` steps were asked for."""
+        """Unless `tol=0`: then `max_steps` steps were asked for."""
         return self.tol != 0
 
     def solve(self, system: System, b: Tree, guess: Tree | None = None) -> Solution:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...backends._trees import leaves
+from .._floats import Floats, to_arrays
 from .._settings import require_count
-from .._space import epsilon
+from .._space import Space, epsilon
 from ._base import System, unchanged
 from ._flat import flat
 from ._krylov import Krylov
@@ -37,11 +39,12 @@ class GMRES(Krylov):
         """False."""
         return False
 
-    def _cycle(self, system: System, r: Tree, goal: Array, budget: Array) -> Cycle:
+    def _cycle(self, system: System, space: Space | Floats, r: Tree, goal: Any, budget: Any) -> Cycle:
         """Covectors w_i and their vectors z_i = raise_(w_i), with w_i·z_j = δ_ij and A lift(w_j) = Σ h_ij w_i.
 
         Q, the product of all rotations, makes H triangular; the entry of Q e_0 below the triangle is what is left.
         """
+        goal, budget = to_arrays(system.space, leaves(r)[0], goal, budget)  # rows of arrays are computed with
         space, xp, precondition = system.space, system.space.backend.xp, system.precondition
         plain, least, one = system.raise_ is unchanged, 10 * epsilon(goal), xp.ones_like(goal)
         n, join, split = flat(space, r)

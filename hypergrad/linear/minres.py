@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .._space import epsilon
+from ...backends._trees import leaves
+from .._floats import Floats
+from .._space import Space, epsilon
 from ._base import System
 from ._krylov import Krylov
 from ._restarts import Cycle
 
-Array = Any
 Tree = Any
 
 
@@ -28,11 +29,16 @@ class MINRES(Krylov):
         """True."""
         return True
 
-    def _cycle(self, system: System, r: Tree, goal: Array, budget: Array) -> Cycle:
-        space, xp, raise_ = system.space, system.space.backend.xp, system.raise_
-        lift, least = system.precondition or raise_, 100 * epsilon(goal)
+    def _cycle(self, system: System, space: Space | Floats, r: Tree, goal: Any, budget: Any) -> Cycle:
+        raise_, zeros = system.raise_, system.space.zeros
+        lift, least = system.precondition or raise_, 100 * epsilon(leaves(r)[0])
+        zero, one = space.constant(0.0, goal), space.constant(1.0, goal)
 
-        def running(state: Any) -> Array:
+        def paired(factor: Any, w: Tree, z: Tree) -> tuple[Tree, Tree]:
+            w, same = space.scale(factor, w), w is z
+            return w, w if same else space.scale(factor, z)
+
+        def running(state: Any) -> Any:
             return space.any(state[-1])
 
         def step(state: Any) -> Any:
@@ -41,45 +47,43 @@ class MINRES(Krylov):
             alpha = space.dot(image, z)
             image = space.axpy(-alpha, w, image)
             raised = lift(image)
-            after = xp.sqrt(xp.abs(space.dot(image, raised)))
+            after = space.root(space.dot(image, raised))
             # one more column of the tridiagonal matrix, reflected; the diagonal of R is `gamma`
             delta, gbar = cos * bar + sin * alpha, sin * bar - cos * alpha
             bar, upper, below = -cos * after, below, sin * after
-            gamma, root = xp.hypot(gbar, after), xp.hypot(gbar, bar)
-            largest = xp.maximum(largest, xp.hypot(xp.hypot(alpha, beta), after))
-            active = xp.logical_and(active, root > least * largest)  # else A r = 0 to rounding: least squares
-            cos, sin = space.ratio(gbar, gamma), space.ratio(after, gamma)
+            gamma, root = space.hypot(gbar, after), space.hypot(gbar, bar)
+            largest = space.larger(largest, space.hypot(space.hypot(alpha, beta), after))
+            active = active & (root > least * largest)  # else A r = 0 to rounding: least squares
+            inverse = space.ratio(one, gamma)
+            cos, sin = gbar * inverse, after * inverse
             direction = space.axpy(-upper, d2, space.axpy(-delta, d1, z))
-            direction = space.scale(space.ratio(xp.ones_like(gamma), gamma), direction)
-            v = space.axpy(xp.where(active, cos * phi, xp.zeros_like(phi)), direction, v)
+            direction = space.scale(inverse, direction)
+            v = space.axpy(space.select(active, cos * phi, zero), direction, v)
             phi = sin * phi
-            inverse = space.ratio(xp.ones_like(after), after)
-            new, up = space.scale(inverse, image), space.scale(inverse, raised)
+            new, up = paired(space.ratio(one, after), image, raised)
             if lift is raise_:
                 size = phi
             else:
-                rest = space.axpy(-phi * cos, new, space.scale(sin**2, rest))
-                size = xp.sqrt(xp.abs(space.dot(rest, raise_(rest))))
-            left = xp.where(active, xp.abs(size), left)
-            k = k + xp.astype(active, k.dtype)
-            active = xp.logical_and(active, xp.logical_and(left > goal, k < budget))
+                rest = space.axpy(-phi * cos, new, space.scale(sin * sin, rest))
+                size = space.root(space.dot(rest, raise_(rest)))
+            left = space.select(active, abs(size), left)
+            k = space.tally(k, active)
+            active = active & (left > goal) & (k < budget)
             numbers = (after, cos, sin, bar, below, phi, largest)
             return v, k, (w, new, up), (direction, d1), rest, numbers, left, active
 
         z = lift(r)
-        norm = xp.sqrt(xp.abs(space.dot(r, z)))
-        inverse, zero, one = space.ratio(xp.ones_like(norm), norm), xp.zeros_like(norm), xp.ones_like(norm)
-        nothing, empty = space.zeros(z), space.zeros(r)
-        k = space.counts(norm)
+        norm = space.root(space.dot(r, z))
+        nothing, empty, k = zeros(z), zeros(r), space.counts(norm)
         state = (
             nothing,
             k,
-            (empty, space.scale(inverse, r), space.scale(inverse, z)),
+            (empty, *paired(space.ratio(one, norm), r, z)),
             (nothing, nothing),
             r if lift is not raise_ else (),
             (zero, -one, zero, zero, zero, norm, zero),
             one,
-            xp.logical_and(one > goal, k < budget),
+            (one > goal) & (k < budget),
         )
-        v, k, *_, left, _ = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
+        v, k, *_, left, _ = system.space.backend.while_loop(running, step, state, max_steps=self.max_steps)
         return Cycle(v, k, left <= goal)

@@ -22,8 +22,8 @@ class Neumann(LinearSolver):
 
     The series of Fan et al. 2025 (alg. 1), of Han et al. 2024 (NS) and of Grazzi et al. 2020 (AID-FP). It stops before
     `terms` where the residual is within `tol`, relative; `tol=None`: 10 eps of the dtype, or below eps^(3/4) where
-    rounding lets it shrink no more; `tol=0`: never. By default `terms` is as many as that takes, 5000 at most; a number
-    given is what was asked for, and no warning comes of it.
+    rounding lets it shrink no more; `tol=0`: 10 eps too, and no warning. By default `terms` is as many as that takes,
+    5000 at most; a number given is what was asked for, and no warning comes of it.
     `step` is γ; None: for a symmetric operator 2/(h_min + h_max) from ten Lanczos steps, ten products more, and
     reduced by a tenth where the residual grows all the same; for a map it is 1. The error shrinks like
     (max |1 - γ h|)ⁱ. For a `Root` that is not symmetric nothing is estimated and γ is 1 too: the series then converges

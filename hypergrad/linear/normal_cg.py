@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .._space import epsilon
+from ...backends._trees import leaves
+from .._floats import Floats
+from .._space import Space, epsilon
 from ._base import System
 from ._krylov import Krylov
 from ._restarts import Cycle
 
-Array = Any
 Tree = Any
 
 
@@ -28,34 +31,47 @@ class NormalCG(Krylov):
         """False."""
         return False
 
-    def _cycle(self, system: System, r: Tree, goal: Array, budget: Array) -> Cycle:
-        space, xp, raise_ = system.space, system.space.backend.xp, system.raise_
-        least = (100 * epsilon(goal)) ** 2
+    def _cycle(self, system: System, space: Space | Floats, r: Tree, goal: Any, budget: Any) -> Cycle:
+        raise_, zero, one = system.raise_, space.constant(0.0, goal), space.constant(1.0, goal)
+        least = (100 * epsilon(leaves(r)[0])) ** 2
 
-        def running(state: Any) -> Array:
+        def running(state: Any) -> Any:
             return space.any(state[-1])
 
         def step(state: Any) -> Any:
             v, r, z, p, slope, steepest, k, left, active = state
-            q = system.apply(p)
+            q = space.divide(system.apply(p), unit)
             raised = raise_(q)
-            alpha = xp.where(active, space.ratio(slope, space.dot(q, raised)), xp.zeros_like(slope))
-            v, r, z = space.axpy(alpha, p, v), space.axpy(-alpha, q, r), space.axpy(-alpha, raised, z)
-            s = system.transpose(z)
+            squared = space.dot(q, raised)
+            alpha = space.select(active, space.ratio(slope, squared), zero)
+            v, r, same = space.axpy(alpha, p, v), space.axpy(-alpha, q, r), z is r
+            z = r if same else space.axpy(-alpha, raised, z)
+            s = space.divide(system.transpose(z), unit)
             up = raise_(s)
-            new, rest = space.dot(s, up), xp.abs(space.dot(r, z))
-            steepest = xp.maximum(steepest, space.ratio(space.dot(raised, raised), space.dot(p, p)))
+            new, rest = space.dot(s, up), abs(space.dot(r, z))
+            long = squared if same else space.dot(raised, raised)
+            steepest = space.larger(steepest, space.ratio(long, space.dot(p, p)))
             p = space.axpy(space.ratio(new, slope), p, up)
-            k, left = k + xp.astype(active, k.dtype), xp.where(active, xp.sqrt(rest), left)
+            k, left = space.tally(k, active), space.select(active, space.root(rest), left)
             # Aᵀr = 0 to rounding: what is left is orthogonal to the range
-            going = xp.logical_and(new > least * steepest * rest, xp.logical_and(left > goal, k < budget))
-            return v, r, z, p, new, steepest, k, left, xp.logical_and(active, going)
+            going = (new > least * steepest * rest) & (left > goal) & (k < budget)
+            return v, r, z, p, new, steepest, k, left, active & going
 
         z = raise_(r)
         s = system.transpose(z)
+        unit = _size(raise_, space, s)  # A is measured in it: squares of squares of A are taken
+        s = space.divide(s, unit)
         p = raise_(s)
-        slope, k, left = space.dot(s, p), space.counts(goal), xp.ones_like(goal)
-        active = xp.logical_and(slope > 0, xp.logical_and(left > goal, k < budget))
-        state = (space.zeros(p), r, z, p, slope, 0 * slope, k, left, active)
-        v, *_, k, left, _ = space.backend.while_loop(running, step, state, max_steps=self.max_steps)
-        return Cycle(v, k, left <= goal)
+        slope, k = space.dot(s, p), space.counts(goal)
+        active = (slope > 0) & (one > goal) & (k < budget)
+        state = (system.space.zeros(p), r, z, p, slope, zero, k, one, active)
+        v, *_, k, left, _ = system.space.backend.while_loop(running, step, state, max_steps=self.max_steps)
+        return Cycle(space.divide(v, unit), k, left <= goal)
+
+
+def _size(raise_: Callable[[Tree], Tree], space: Space | Floats, s: Tree) -> Any:
+    """The norm of a covector without its square; 1 for what is 0 or not finite."""
+    largest = space.unit(s)
+    s = space.divide(s, largest)
+    size = largest * space.root(space.dot(s, raise_(s)))
+    return space.select((size > 0) & (size < math.inf), size, space.constant(1.0, size))

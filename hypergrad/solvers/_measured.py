@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...backends import Backend, namespace
+from .._floats import Floats
 from .._space import Space
 from ..level import Argmin
 
@@ -36,6 +37,6 @@ def measure(backend: Backend, level: Argmin, outer: tuple[Tree, ...], space: Spa
     return Measured(*backend.stop_gradient((y, value, w, u, space.dot(w, u))))
 
 
-def choose(space: Space, condition: Array, a: Measured, b: Measured) -> Measured:
+def choose(space: Space | Floats, condition: Array, a: Measured, b: Measured) -> Measured:
     """`a` for the problems that meet the condition, `b` for the others."""
     return Measured(*(space.where(condition, x, y) for x, y in zip(a, b, strict=True)))

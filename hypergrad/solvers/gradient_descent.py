@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...backends import Backend
 from .._settings import require_count, require_number
@@ -35,6 +35,9 @@ Tree = Any
 @dataclass(frozen=True)
 class GradientDescent(Unrollable):
     """y ← R_y(-t grad), t a fixed `step`, or by `Armijo()`, `BarzilaiBorwein()` (default) or `LanczosStep()`.
+
+    Each trial of a search costs one gradient. That of `BarzilaiBorwein` is not monotone: it compares with a mean of the
+    costs so far, which Zhang & Hager 2004 choose (η = 0.99).
 
     A fixed step may have `momentum` μ (heavy ball, Polyak 1964): v ← μ T v - t grad, y ← R_y(v), with v carried to each
     new tangent space by `transport`. Both numbers may be arrays of the framework, of batch shape or of no axes, and
@@ -110,11 +113,12 @@ class GradientDescent(Unrollable):
         return unrolled(backend, require_argmin(self, level), outer, start, y, space, steps, self.tol)
 
     def _memory(self, level: Argmin, outer: tuple, space: Space, at: Measured) -> Tree:
-        """What the steps carry: a velocity, the length of the next trial, or the pace."""
+        """What the steps carry: a velocity, what the next search needs, or the pace."""
+        xp = space.backend.xp
         if isinstance(self.step, LanczosStep):
             return estimated_pace(self.step, level, outer, space, at)
         if not is_fixed(self.step):
-            return space.full(first_step(self.step), at.slope)
+            return _Trial(space.full(first_step(self.step), at.slope), at.value, xp.ones_like(at.slope))
         return space.zeros(at.gradient) if self._has_momentum else ()
 
     def _moved(
@@ -134,17 +138,32 @@ class GradientDescent(Unrollable):
         manifold, xp, rule = level.manifold, backend.xp, self.step
         y, value, _, u, slope = at
 
-        def trial(t: Array) -> tuple[Array, Tree, Array]:
-            moved = manifold.retract(y, space.scale(-t, u))
-            return backend.stop_gradient(level.cost(*outer, moved)), moved, space.counts(t) + 1
+        def trial(t: Array) -> tuple[Array, Measured, Array]:
+            new = measure(backend, level, outer, space, manifold.retract(y, space.scale(-t, u)))
+            return new.value, new, space.counts(t) + 1
 
         by_pace = isinstance(rule, LanczosStep)
-        first, search = (memory.length, rule.search) if by_pace else (memory, rule)
+        search, reference = (rule.search, value) if by_pace else (rule, memory.reference)
         noise = 500 * epsilon(value) * xp.abs(value)
-        t, _, moved, found, certain, _ = backtrack(space, search, trial, value, slope, first, skip, noise)
-        new = measure(backend, level, outer, space, moved)
+        t, _, new, found, certain, _ = backtrack(space, search, trial, reference, slope, memory.length, skip, noise)
         good = xp.logical_and(found, is_good(space, new))
         if by_pace:
             return t, new, next_pace(rule, level, outer, space, memory, t, new, xp.logical_or(skip, ~good)), good
         carried_dot = space.dot(new.covector, carry(manifold, space, y, new, good, u))
-        return t, new, xp.where(skip, first, next_trial(space, rule, t, carried_dot, slope, certain)), good
+        old = _kept(rule) * memory.weight
+        length = next_trial(space, rule, t, carried_dot, slope, certain)
+        after = _Trial(length, (old * reference + new.value) / (old + 1), old + 1)
+        return t, new, _Trial(*(xp.where(skip, a, b) for a, b in zip(memory, after, strict=True))), good
+
+
+class _Trial(NamedTuple):
+    """The length of the next trial, and the value that it must lower: a mean of the last ones, of so much weight."""
+
+    length: Array
+    reference: Array
+    weight: Array
+
+
+def _kept(rule: Any) -> float:
+    """How much of the mean of the costs is kept from step to step: Barzilai-Borwein steps must be free to ascend."""
+    return 0.99 if isinstance(rule, BarzilaiBorwein) else 0.0

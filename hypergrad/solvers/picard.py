@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends import Backend
+from ...manifolds import Quotient
 from .._settings import require_count, require_number
 from .._space import Space
 from ..level import FixedPoint, Level
@@ -34,13 +35,13 @@ class Picard(Unrollable):
     def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
         """See `Solver`. Raises `TypeError` for a level that is not a `FixedPoint`."""
         level, xp = _require_fixed_point(level), backend.xp
-        tol, image = default_tolerance(first_leaf(init), self.tol), _image(level, outer, space)
+        tol, image = default_tolerance(first_leaf(init), self.tol), image_of(level, outer, space)
 
         def gap(y: Tree, moved: Tree) -> tuple[Any, Any]:
             difference = space.subtract(moved, y)
             size = point_norm(space, y)
             norm = point_norm(space, difference)
-            return norm, norm <= tol * xp.maximum(size, xp.ones_like(size))
+            return norm, xp.logical_and(norm <= tol * xp.maximum(size, xp.ones_like(size)), xp.isfinite(size))
 
         def running(state: Any) -> Any:
             return xp.logical_not(space.all(state[-1]))
@@ -70,7 +71,7 @@ class Picard(Unrollable):
 
     def advance(self, backend: Backend, level: Level, outer: tuple[Tree, ...], space: Space, state: Tree) -> Tree:
         """See `Unrollable`: ITD of Grazzi et al. 2020."""
-        return _image(_require_fixed_point(level), outer, space)(state)
+        return image_of(_require_fixed_point(level), outer, space)(state)
 
     def finish(
         self, backend: Backend, level: Level, outer: tuple[Tree, ...], space: Space, state: Tree, steps: int
@@ -78,20 +79,22 @@ class Picard(Unrollable):
         """See `Unrollable`."""
         level, xp, y = _require_fixed_point(level), backend.xp, state
         plain = backend.stop_gradient(y)
-        norm = point_norm(space, space.subtract(_image(level, backend.stop_gradient(outer), space)(plain), plain))
+        norm = point_norm(space, space.subtract(image_of(level, backend.stop_gradient(outer), space)(plain), plain))
         tol = default_tolerance(first_leaf(norm), self.tol)
         converged = norm <= tol * xp.maximum(point_norm(space, plain), xp.ones_like(norm))
         return Solution(y, norm, space.counts(norm) + steps, converged)
 
 
-def _image(level: FixedPoint, outer: tuple[Tree, ...], space: Space) -> Callable[[Tree], Tree]:
+def image_of(level: FixedPoint, outer: tuple[Tree, ...], space: Space) -> Callable[[Tree], Tree]:
     """y ↦ map(outer, y), put back on the manifold, which rounding would leave: a formula of a map may amplify what is
-    normal to the manifold (the exponential map of the sphere does).
+    normal to the manifold (the exponential map of the sphere does); on a quotient, aligned with y.
     """
+    manifold = level.manifold
 
     def image(y: Tree) -> Tree:
         moved = level.map(*outer, y)
-        return level.manifold.retract(moved, space.zeros(moved))
+        moved = manifold.retract(moved, space.zeros(moved))
+        return manifold.align(y, moved) if isinstance(manifold, Quotient) else moved
 
     return image
 

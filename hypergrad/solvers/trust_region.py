@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ...backends import Backend
+from .._floats import from_arrays, quick_numbers, to_arrays
 from .._settings import require_count, require_number
 from .._space import Space, epsilon
 from .._system import tangent_system
@@ -106,7 +108,7 @@ class _Inner(NamedTuple):
     p_p: Array
     eta_eta: Array
     at_boundary: Array
-    done: Array
+    going: Array
 
 
 def _steihaug(
@@ -117,45 +119,44 @@ def _steihaug(
     Norms of η in the metric by recurrence: ‖η + a p‖² = ‖η‖² + 2a⟨η, p⟩ + a²‖p‖² (Conn, Gould & Toint 2000,
     alg. 7.5.1), so that only products with B and `sharp` are needed.
     """
-    space, apply, raise_ = system.space, system.apply, system.raise_
-    xp, r, z = space.backend.xp, w, raise_(w)
-    zero = space.zeros(z)
+    whole, space, apply, raise_ = system.space, quick_numbers(system.space, w), system.apply, system.raise_
+    radius, goal, going = from_arrays(space, radius, goal, whole.backend.xp.logical_not(skip))
+    r, z, zero = w, raise_(w), whole.zeros(w)
     rho = space.dot(r, z)
-    nothing = xp.zeros_like(rho)
+    nothing = space.constant(0.0, rho)
 
     def running(state: _Inner) -> Any:
-        return xp.logical_not(space.all(state.done))
+        return space.any(state.going)
 
     def step(state: _Inner) -> _Inner:
-        eta, image, r, p, rho, eta_p, p_p, eta_eta, at_boundary, done = state
+        eta, image, r, p, rho, eta_p, p_p, eta_eta, at_boundary, going = state
         q = apply(p)
         curvature = space.dot(p, q)
         alpha = space.ratio(rho, curvature)
-        reach = eta_eta + 2 * alpha * eta_p + alpha**2 * p_p
-        leaves_region = xp.logical_or(curvature <= 0, reach >= radius**2)
-        root = xp.sqrt(xp.maximum(eta_p**2 + p_p * (radius**2 - eta_eta), nothing))
+        reach = eta_eta + 2 * alpha * eta_p + alpha * alpha * p_p
+        leaves_region = (curvature <= 0) | (reach >= radius * radius)
+        root = space.root(space.larger(eta_p * eta_p + p_p * (radius * radius - eta_eta), nothing))
         to_boundary = space.ratio(root - eta_p, p_p)
-        alpha = xp.where(done, nothing, xp.where(leaves_region, to_boundary, alpha))
+        alpha = space.select(going, space.select(leaves_region, to_boundary, alpha), nothing)
         eta, image, r = space.axpy(alpha, p, eta), space.axpy(alpha, q, image), space.axpy(alpha, q, r)
         z = raise_(r)
         new = space.dot(r, z)
         beta = space.ratio(new, rho)
-        small = new <= goal**2
-        p = space.axpy(beta, p, space.scale(-xp.ones_like(beta), z))
+        inside = (curvature > 0) & (reach < radius * radius)
         return _Inner(
             eta,
             image,
             r,
-            p,
+            space.subtract(space.scale(beta, p), z),
             new,
             beta * (eta_p + alpha * p_p),
-            new + beta**2 * p_p,
-            xp.where(done, eta_eta, reach),
-            xp.logical_or(at_boundary, xp.logical_and(leaves_region, ~done)),
-            xp.logical_or(done, xp.logical_or(leaves_region, xp.logical_or(small, ~xp.isfinite(new)))),
+            new + beta * beta * p_p,
+            space.select(going, reach, eta_eta),
+            at_boundary | (leaves_region & going),
+            going & inside & (new > goal * goal) & (new < math.inf),
         )
 
-    p = space.scale(-xp.ones_like(rho), z)
-    state = _Inner(zero, zero, r, p, rho, nothing, rho, nothing, space.flags(False, rho), skip)
-    end = space.backend.while_loop(running, step, state, max_steps=max_products)
-    return end.eta, end.image, end.eta_eta, end.at_boundary
+    p = space.scale(space.constant(-1.0, rho), z)
+    state = _Inner(zero, zero, r, p, rho, nothing, rho, nothing, space.flags(False, rho), going)
+    end = whole.backend.while_loop(running, step, state, max_steps=max_products)
+    return end.eta, end.image, *to_arrays(whole, first_leaf(w), end.eta_eta, end.at_boundary)

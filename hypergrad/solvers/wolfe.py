@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .._floats import Floats, from_arrays, quick_numbers, to_arrays
 from .._settings import require_count, require_number
 from .._space import Space, epsilon
 from ..level import Argmin
@@ -58,12 +60,15 @@ class _End(NamedTuple):
 
 
 class _State(NamedTuple):
+    """The next trial, how far it must stay from the ends of the bracket, these, the best so far and its cost."""
+
     t: Array
-    k: Array
+    margin: Array
     low: _End
     high: _End
     best: Searched
-    done: Array
+    lowest: Array
+    going: Array
 
 
 def wolfe(
@@ -85,69 +90,71 @@ def wolfe(
     a step that is too short and one that is too long: secants of the slopes, or a parabola where there is no such, ever
     closer to bisection.
     """
-    backend = space.backend
+    numbers, backend, like = quick_numbers(space, at.gradient), space.backend, at.value
+    slope, size, t, going, start = from_arrays(numbers, slope, size, t, backend.xp.logical_not(skip), at.value)
+    eps = epsilon(like)
 
     def curve(t: Array) -> Tree:
         return level.manifold.retract(at.point, space.scale(t, p))
 
-    def trial(t: Array) -> tuple[Measured, Array]:
-        moved, velocity = backend.jvp(curve, (t,), (backend.xp.ones_like(t),))
+    def trial(t: Any) -> tuple[Measured, Any, Any, Any]:
+        moved, pull = backend.vjp(curve, *to_arrays(space, like, t))
         new = measure(backend, level, outer, space, moved)
-        return new, space.dot(new.covector, velocity)
-
-    xp = backend.xp
-    eps = epsilon(at.value)
+        along = backend.stop_gradient(pull(new.covector)[0])
+        return new, *from_arrays(numbers, new.value, along, is_good(space, new))
 
     def running(state: _State) -> Any:
-        return xp.logical_not(space.all(state.done))
+        return numbers.any(state.going)
 
     def step(state: _State) -> _State:
-        t, low, high, best, done = state.t, state.low, state.high, state.best, state.done
-        new, along = trial(t)
-        finite = xp.logical_and(is_good(space, new), xp.isfinite(along))
-        lower = new.value <= at.value + rule.slope * t * slope + 10 * eps * xp.abs(at.value)
-        level = xp.logical_and(new.value <= at.value + 1e3 * eps * size, xp.abs(along) <= (2 * rule.slope - 1) * slope)
-        descends = xp.logical_and(finite, xp.logical_or(lower, level))
-        met = xp.logical_and(descends, xp.abs(along) <= rule.curvature * xp.abs(slope))
-        better = xp.logical_and(descends, xp.logical_or(~best.found, new.value < best.new.value))
-        better = xp.logical_and(xp.logical_or(met, better), ~done)
+        t, margin, low, high, best, lowest, going = state
+        new, value, along, good = trial(t)
+        lower = value <= start + rule.slope * t * slope + 10 * eps * abs(start)
+        flat = (value <= start + 1e3 * eps * size) & (abs(along) <= (2 * rule.slope - 1) * slope)
+        descends = good & (abs(along) < math.inf) & (lower | flat)
+        met = descends & (abs(along) <= rule.curvature * abs(slope))
+        better = (met | (descends & (value < lowest))) & going
         best = Searched(
-            xp.where(better, t, best.t),
-            choose(space, better, new, best.new),
-            xp.logical_or(best.found, better),
-            xp.logical_or(best.met, xp.logical_and(met, ~done)),
+            numbers.select(better, t, best.t),
+            choose(numbers, better, new, best.new),
+            best.found | better,
+            best.met | (met & going),
         )
-        end, short = _End(t, new.value, along), xp.logical_and(descends, along < 0)
-        stretched = _stretched(space, low, end)
-        low = _End(*(xp.where(short, a, b) for a, b in zip(end, low, strict=True)))
-        high = _End(*(xp.where(short, b, a) for a, b in zip(end, high, strict=True)))
-        margin = xp.minimum(0.01 * 3.0 ** xp.astype(state.k, t.dtype), 0.5 + 0 * t)
-        inside = _between(space, low, high, margin)
-        done = xp.logical_or(done, met)
-        t = xp.where(done, t, xp.where(xp.isfinite(high.t), inside, stretched))
-        return _State(t, state.k + 1, low, high, best, done)
+        end, short = _End(t, value, along), descends & (along < 0)
+        stretched = _stretched(numbers, low, end)
+        low, high = _chosen(numbers, short, end, low), _chosen(numbers, short, high, end)
+        inside = _between(numbers, low, high, margin)
+        onward = numbers.select(high.t < math.inf, inside, stretched)
+        margin = numbers.smaller(3 * margin, numbers.constant(0.5, t))
+        going, lowest = going & numbers.negated(met), numbers.select(better, value, lowest)
+        return _State(numbers.select(going, onward, t), margin, low, high, best, lowest, going)
 
-    nothing, far = xp.zeros_like(t), space.full(float("inf"), t)
-    best = Searched(nothing, at, space.flags(False, t), space.flags(False, t))
-    state = _State(t, space.counts(t), _End(nothing, at.value, slope), _End(far, far, far), best, skip)
-    return backend.while_loop(running, step, state, max_steps=rule.max_trials).best
+    nothing, far = numbers.constant(0.0, t), numbers.constant(math.inf, t)
+    best = Searched(nothing, at, numbers.flags(False, t), numbers.flags(False, t))
+    margin, ends = numbers.constant(0.01, t), (_End(nothing, start, slope), _End(far, far, far))
+    state = _State(t, margin, *ends, best, far, going)
+    best = backend.while_loop(running, step, state, max_steps=rule.max_trials).best
+    t, found, met = to_arrays(space, like, best.t, best.found, best.met)
+    return Searched(t, best.new, found, met)
 
 
-def _stretched(space: Space, low: _End, end: _End) -> Array:
+def _chosen(space: Space | Floats, condition: Array, a: _End, b: _End) -> _End:
+    return _End(*(space.select(condition, x, y) for x, y in zip(a, b, strict=True)))
+
+
+def _stretched(space: Space | Floats, low: _End, end: _End) -> Array:
     """A longer step than `end`: where the slope of the last two vanishes, at most ten times as long."""
-    xp = space.backend.xp
     bend = end.along - low.along
-    secant = end.t + space.ratio(xp.abs(end.along) * (end.t - low.t), bend)
-    return xp.where(bend > 0, xp.minimum(xp.maximum(secant, 1.1 * end.t), 10 * end.t), 4 * end.t)
+    secant = end.t + space.ratio(abs(end.along) * (end.t - low.t), bend)
+    return space.select(bend > 0, space.smaller(space.larger(secant, 1.1 * end.t), 10 * end.t), 4 * end.t)
 
 
-def _between(space: Space, low: _End, high: _End, margin: Array) -> Array:
+def _between(space: Space | Floats, low: _End, high: _End, margin: Array) -> Array:
     """A step inside the bracket, `margin` of its width or more from either end."""
-    xp = space.backend.xp
-    width = high.t - low.t
-    turned = xp.logical_and(high.along > 0, xp.isfinite(high.along))
+    width, tenth = high.t - low.t, space.constant(0.1, margin)
+    turned = (high.along > 0) & (high.along < math.inf)
     secant = space.ratio(low.along, low.along - high.along)
     parabola = space.ratio(-0.5 * low.along * width, high.value - low.value - low.along * width)
-    part = xp.where(xp.isfinite(high.value), xp.where(turned, secant, parabola), 0.1 + 0 * width)
-    part = xp.where(xp.isfinite(part), part, 0.1 + 0 * width)
-    return low.t + width * xp.minimum(xp.maximum(part, xp.minimum(margin, 0.5 + 0 * part)), 1 - margin)
+    part = space.select(abs(high.value) < math.inf, space.select(turned, secant, parabola), tenth)
+    part = space.select(abs(part) < math.inf, part, tenth)
+    return low.t + width * space.smaller(space.larger(part, margin), 1 - margin)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..backends import ShapeError
-from ..manifolds import Manifold
-from ._nested_settings import Chain, ReducedCost, Settings, Solvers, make_chain
-from .level import Level
-from .solution import Solution
+from ...backends import ShapeError
+from ...manifolds import Manifold
+from ..level import Level
+from ..solution import Solution
+from .settings import Chain, ReducedCost, Settings, Solvers, make_chain
 
 Array = Any
 Tree = Any
@@ -18,19 +18,23 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Bilevel:
-    """Minimise `upper(x, y*(x))` over x in `manifold`, y*(x) the answer of `lower`.
+    """Minimize `upper(x, y*(x))` over x in `manifold`, y*(x) the answer of `lower`.
 
-    `upper(x, y)` returns a real number, or one for each problem of a batch (its output's axes are x's first).
+    `upper(x, y)` returns a real number, or one for each problem of a batch (its output's axes are x's first). Raises
+    `TypeError` for arguments of another kind.
     """
 
     upper: Callable[[Any, Any], Array]
     manifold: Manifold
     lower: Level
 
+    def __post_init__(self) -> None:
+        _check_parts("Bilevel", self.upper, self.manifold, (self.lower,))
+
 
 @dataclass(frozen=True, init=False)
 class Nested:
-    """n levels: minimise f₁(x₁, x₂*, …, xₙ*) over x₁ in `manifold`, each xₖ* the answer of a lower level.
+    """n levels: minimize f₁(x₁, x₂*, …, xₙ*) over x₁ in `manifold`, each xₖ* the answer of a lower level.
 
     `Nested(f1, M1, Argmin(f2, M2), Argmin(f3, M3), ...)`, from the outermost level inward. Every function takes all n
     variables in that order, the responses of the levels below its own substituted: x₃*(x₁, x₂) is the answer of the
@@ -45,15 +49,9 @@ class Nested:
     levels: tuple[Level, ...]
 
     def __init__(self, upper: Callable[..., Array], manifold: Manifold, *levels: Level):
-        if not callable(upper):
-            raise TypeError(f"Nested: the upper cost must be callable, not {upper!r}")
-        if not isinstance(manifold, Manifold):
-            raise TypeError(f"Nested: the second argument is the upper manifold, not {manifold!r}")
         if not levels:
             raise ValueError("Nested needs at least one lower level")
-        for level in levels:
-            if not isinstance(level, Level):
-                raise TypeError(f"Nested: a lower level is an Argmin, Root or FixedPoint, not {level!r}")
+        _check_parts("Nested", upper, manifold, levels)
         object.__setattr__(self, "upper", upper)
         object.__setattr__(self, "manifold", manifold)
         object.__setattr__(self, "levels", tuple(levels))
@@ -88,3 +86,19 @@ class Nested:
             )
         for number, (level, start) in enumerate(zip(self.levels, starts, strict=True), start=2):
             level.manifold.check_point(start, f"the start of level {number}")
+
+
+def _check_parts(name: str, upper: Any, manifold: Any, levels: tuple[Any, ...]) -> None:
+    """Raise `TypeError` unless a problem is made of a function, a manifold and levels."""
+    if not callable(upper):
+        raise TypeError(f"{name}: the upper cost must be callable, not {upper!r}")
+    if not isinstance(manifold, Manifold):
+        raise TypeError(f"{name}: the second argument is the upper manifold, not {manifold!r}")
+    for level in levels:
+        if isinstance(level, (Bilevel, Nested)):
+            raise TypeError(
+                f"{name}: a lower level is no problem of its own; give all levels to Nested(f1, M1, Argmin(f2, M2), "
+                "Argmin(f3, M3), ...)"
+            )
+        if not isinstance(level, Level):
+            raise TypeError(f"{name}: a lower level is an Argmin, Root or FixedPoint, not {level!r}")

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..backends import Backend, backend_of
-from ._space import Space
-from .estimators import Estimator, Implicit
-from .level import Level
-from .solution import Solution
-from .solve import default_solver
-from .solvers import Solver
+from ...backends import Backend, backend_of
+from .._space import Space
+from ..estimators import Estimator, Implicit
+from ..level import Level
+from ..solution import Solution
+from ..solve import default_solver
+from ..solvers import Solver
 
 Array = Any
 Tree = Any

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..backends import Backend, namespace
-from ..backends._trees import tree_map
-from ._checks import check_cost
-from ._nested_settings import Chain, Settings, Solvers
-from .estimators import Implicit
-from .nested import Nested
-from .solution import Solution, warn_unless_converged
-from .solve import one_backend
+from ...backends import Backend, namespace
+from ...backends._trees import tree_map
+from .._checks import check_cost
+from ..certificate import Certificate, Parts
+from ..estimators import Unrolled
+from ..solution import Solution, warn_unless_converged
+from ..solve import one_backend
+from ._certificate import nested_certificate
+from .problem import Nested
+from .settings import Chain, Settings, Solvers
 
 Array = Any
 Tree = Any
@@ -25,7 +27,8 @@ class NestedHypergradient(NamedTuple):
     value: F(x) · gradient: the Riemannian gradient, tangent at x · covector: the ambient derivative that it is `sharp`
     of · lower: the answers of the lower levels, from the outermost inward, in the order of the starts · adjoint: the
     linear solve of each of them (None for estimators without one); of `Flattened` the one solve for all, a tuple
-    of one. The `steps` of an adjoint are the products with the operator of its level.
+    of one. The `steps` of an adjoint are the products with the operator of its level. certificate: the estimated error
+    and what it comes from, where it was asked for; of the flattened root, without spectrum.
     """
 
     value: Array
@@ -33,6 +36,7 @@ class NestedHypergradient(NamedTuple):
     covector: Tree
     lower: tuple[Solution, ...]
     adjoint: tuple[Solution | None, ...]
+    certificate: Certificate | None = None
 
 
 def nested_hypergradient(
@@ -43,21 +47,23 @@ def nested_hypergradient(
     solver: Solvers = None,
     estimator: Settings = None,
     adjoint: Tree | None = None,
+    certify: bool = False,
 ) -> NestedHypergradient:
     """`hypergradient` of a `Nested` problem, the lower levels first solved from `starts`.
 
     `solver`, `estimator`: one for all lower levels or a tuple with one for each; `estimator=Flattened()` differentiates
-    all levels at once. `adjoint`: first guesses, the values of the adjoints of a nearby hypergradient, a tuple. With
+    all levels at once. `adjoint`: first guesses, the values of the adjoints of a nearby hypergradient, a tuple.
+    `certify`: estimate the error (see `Certificate`), for up to three solves of the flattened root more. With
     JAX the whole is compiled once for each problem, setting and shape, and not again for other starts.
     """
-    from .hypergradient import NOT_DIFFERENTIABLE, prepared
+    from ..hypergradient import NOT_DIFFERENTIABLE, prepared
 
     backend = check_nested(problem, x, starts)
     x, starts, adjoint = backend.forbid_gradient((x, starts, adjoint), NOT_DIFFERENTIABLE)
     check_captured(backend, problem, x, starts, NOT_DIFFERENTIABLE)
     chain = problem.chain(solver, estimator)
     make = _compiled if backend.is_eager(x, starts) else plain_nested_hypergradient
-    compute = prepared(make, backend, problem, chain)
+    compute = prepared(make, backend, problem, chain, certify)
     with backend.constants():
         result = compute(x, starts, adjoint)
     warn_about(backend, result, chain)
@@ -84,7 +90,7 @@ def check_captured(backend: Backend, problem: Nested, x: Tree, starts: tuple[Tre
 
 
 def plain_nested_hypergradient(
-    backend: Backend, problem: Nested, chain: Chain
+    backend: Backend, problem: Nested, chain: Chain, certify: bool = False
 ) -> Callable[[Tree, tuple[Tree, ...], Tree | None], NestedHypergradient]:
     """The computation as a function of arrays alone."""
 
@@ -95,7 +101,13 @@ def plain_nested_hypergradient(
         direct, *cotangents = pull_upper(namespace(value).ones_like(value))
         (through,), adjoint = pull(tuple(cotangents), guess)
         covector = problem.manifold.project(x, tree_map(lambda a, b: a + b, direct, through))
-        return NestedHypergradient(value, problem.manifold.sharp(x, covector), covector, lower, adjoint)
+        certificate = None
+        if certify:
+            known = adjoint[0].value if chain.flattened is not None and adjoint[0] is not None else None
+            parts = Parts(value, direct, tuple(cotangents), covector, known)
+            answers = tuple(solution.value for solution in lower)
+            certificate = nested_certificate(backend, problem, chain, x, answers, parts)
+        return NestedHypergradient(value, problem.manifold.sharp(x, covector), covector, lower, adjoint, certificate)
 
     return compute
 
@@ -103,7 +115,7 @@ def plain_nested_hypergradient(
 def warn_about(backend: Backend, result: NestedHypergradient, chain: Chain) -> None:
     """Warn of solves that did not reach what they were asked for."""
     for number, (layer, found) in enumerate(zip(chain.layers, result.lower, strict=True), start=2):
-        if isinstance(layer.estimator, Implicit):
+        if not isinstance(layer.estimator, Unrolled):
             warn_unless_converged(backend, found, f"{type(layer.solver).__name__} on level {number}")
     for adjoint, asked in zip(result.adjoint, chain.wanted, strict=True):
         if adjoint is not None and asked:
@@ -112,6 +124,6 @@ def warn_about(backend: Backend, result: NestedHypergradient, chain: Chain) -> N
 
 @lru_cache(maxsize=16)
 def _compiled(
-    backend: Backend, problem: Nested, chain: Chain
+    backend: Backend, problem: Nested, chain: Chain, certify: bool
 ) -> Callable[[Tree, tuple[Tree, ...], Tree | None], NestedHypergradient]:
-    return backend.jit(plain_nested_hypergradient(backend, problem, chain))
+    return backend.jit(plain_nested_hypergradient(backend, problem, chain, certify))

@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..backends import Backend, ShapeError
-from ..manifolds import Product
-from ._flattened import variables
-from ._nested_settings import Chain
-from ._space import Space
-from .estimators import Estimator, Pull
-from .level import Apply, Level, derivative
-from .methods import Method
-from .nested import Bilevel, Nested
-from .solution import Solution
-from .solvers import Solver
+from ...backends import Backend, ShapeError
+from ...manifolds import Product
+from .._space import Space
+from ..estimators import Estimator, Pull
+from ..level import Apply, Level, derivative
+from ..methods import Method
+from ..solution import Solution
+from ..solvers import Solver
+from .flattened import variables
+from .problem import Bilevel, Nested
+from .settings import Chain
 
 Array = Any
 Tree = Any

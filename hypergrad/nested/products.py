@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from ._flattened import Flattened
-from ._nested_settings import Solvers, per_level
-from .estimators import Implicit
-from .linear import CG, LinearSolver, System
-from .nested import Nested
-from .solution import Solution
-from .solve import one_backend
+from ..estimators import Implicit
+from ..linear import CG, LinearSolver, System
+from ..solution import Solution
+from ..solve import one_backend
+from .flattened import Flattened
+from .problem import Nested
+from .settings import Solvers, per_level
 
 Tree = Any
 
@@ -55,7 +55,7 @@ def count_products(
 
 
 def _count(problem: Nested, x: Tree, answers: tuple[Tree, ...], solver: Solvers, estimator: Any) -> ProductCounts:
-    from .hypergradient import hypergradient
+    from ..hypergradient import hypergradient
 
     count = len(problem.levels)
     if isinstance(estimator, Flattened):

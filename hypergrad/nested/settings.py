@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backends import Backend, backend_of
-from ._flattened import Flattened, flattened_answer, flattened_solutions, pull_flattened
-from ._nested_chain import PullChain, descend, pull_chain, pull_path_sum
-from ._nested_layers import Layer, hoisted_levels, make_layers, solve_layers
-from ._settings import require_kind
-from .estimators import Estimator, Implicit
-from .level import Level
-from .linear import LinearSolver
-from .solution import Solution
-from .solvers import Solver
+from ...backends import Backend, backend_of
+from .._settings import require_kind
+from ..estimators import Estimator, Implicit
+from ..level import Level
+from ..linear import LinearSolver
+from ..solution import Solution
+from ..solvers import Solver
+from ._chain import PullChain, descend, pull_chain, pull_path_sum
+from ._layers import Layer, hoisted_levels, make_layers, solve_layers
+from .flattened import Flattened, flattened_answer, flattened_solutions, pull_flattened
 
 Array = Any
 Tree = Any

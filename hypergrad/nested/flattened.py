@@ -17,21 +17,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..backends import Backend, backend_of, namespace
-from ..backends._trees import tree_map
-from ..manifolds import Euclidean, Manifold, Product
-from ..manifolds._checks import shape_map
-from ._implicit_rule import opened
-from ._nested_chain import Given, PullChain, descend
-from ._nested_layers import Fixed, Layer, make_layers
-from ._settings import require_kind
-from ._space import Space
-from ._system import solve_system, tangent_system
-from .estimators import Estimator, Implicit, Pull
-from .level import Argmin, Level, Root
-from .linear import CG, GMRES, LinearSolver
-from .solution import Solution
-from .solvers import Solver
+from ...backends import Backend, backend_of, namespace
+from ...backends._trees import tree_map
+from ...manifolds import Euclidean, Manifold, Product
+from ...manifolds._checks import shape_map
+from .._implicit_rule import opened
+from .._settings import require_kind
+from .._space import Space
+from .._system import solve_system, tangent_system
+from ..estimators import Estimator, Implicit, Pull
+from ..level import Argmin, Level, Root
+from ..linear import CG, GMRES, LinearSolver
+from ..solution import Solution
+from ..solvers import Solver
+from ..solvers._given import Given
+from ._chain import PullChain, descend
+from ._layers import Fixed, Layer, make_layers
 
 Array = Any
 Tree = Any

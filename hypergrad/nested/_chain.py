@@ -7,32 +7,19 @@ variables go back from the innermost level outward: G_i' v_i = λ_i, then λ_j �
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from ..backends import Backend
-from ..backends._trees import tree_map
-from ._nested_layers import Fixed, Layer
-from ._space import Space
-from .estimators import Implicit, Pull
-from .level import Level
-from .solution import Solution
-from .solvers import Solver
-from .solvers._base import residual_norm
+from ...backends import Backend
+from ...backends._trees import tree_map
+from .._space import Space
+from ..estimators import Implicit, Pull
+from ..solution import Solution
+from ..solvers._given import Given
+from ._layers import Fixed, Layer
 
 Tree = Any
 #: (cotangents of all answers, guesses for the adjoints or None) -> cotangents of the outer variables, adjoint solves
 PullChain = Callable[[tuple[Tree, ...], tuple[Tree, ...] | None], tuple[tuple[Tree, ...], tuple[Solution | None, ...]]]
-
-
-@dataclass(frozen=True)
-class Given(Solver):
-    """The start is the answer."""
-
-    def solve(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Solution:
-        """See `Solver`."""
-        norm = residual_norm(backend, level, outer, init, space)
-        return Solution(init, norm, space.counts(norm), space.flags(True, norm))
 
 
 def descend(
