@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends import Backend
+from ..backends import Backend, NoDerivativeError
 from ..backends._trees import leaves
 from ..manifolds import Congruence
 from ..manifolds._flat import is_linear_space
@@ -53,10 +53,10 @@ def tangent_system(
     forward = (
         level.operator(backend, outer, y, record)[0]
         if known.hessian is None
-        else _flattened(known.hessian, level, outer, y)
+        else _recorded(backend, known.hessian, level, outer, y)
     )
     inverse, preconditioner = (_at(f, level, outer, y) for f in known[1:])
-    if isinstance(manifold, Congruence) and not space.ndim and known.hessian is None:
+    if isinstance(manifold, Congruence) and not space.ndim:
         l = manifold.factor(y)
         folded = backend.symmetric_products(forward, l)
         if folded is not None:
@@ -85,11 +85,19 @@ def _at(function: Any, level: Level, outer: tuple[Tree, ...], y: Tree) -> Apply 
     return None if function is None else lambda u: level.manifold.project(y, function(*outer, y, u))
 
 
-def _flattened(hessian: Any, level: Level, outer: tuple[Tree, ...], y: Tree) -> Apply:
-    """The form of a Riemannian Hessian."""
-    if is_linear_space(level.manifold):
-        return lambda u: hessian(*outer, y, u)
-    return lambda u: level.manifold.flat(y, hessian(*outer, y, u))
+def _recorded(backend: Backend, hessian: Any, level: Level, outer: tuple[Tree, ...], y: Tree) -> Apply:
+    """The form of a Riemannian Hessian, linear in u: what does not depend on u is computed once. It is symmetric, so its
+    transpose serves. One that autodiff cannot pass is called for every product.
+    """
+
+    def form(u: Tree) -> Tree:
+        found = hessian(*outer, y, u)
+        return found if is_linear_space(level.manifold) else level.manifold.flat(y, found)
+
+    try:
+        return backend.vjp_each(form, level.manifold.zero_tangent(y))[1][0]
+    except (NoDerivativeError, TypeError):
+        return form
 
 
 def _after(operator: Apply | None, first: Apply) -> Apply | None:
