@@ -15,7 +15,7 @@ from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 from torch.autograd import forward_ad
 
 from ._errors import NoDerivativeError
-from ._torch_graph import functorch, functorch_active, nodes, under_way
+from ._torch_graph import functorch, functorch_active, has_tangent, nodes, under_way
 from ._torch_hoist import hoist
 from ._trees import leaves
 
@@ -46,7 +46,7 @@ def _something_is() -> bool:
 
 def _moves(tensor: torch.Tensor) -> bool:
     """Whether one of the transformations under way differentiates by `tensor`, or by what it was made of."""
-    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+    if has_tangent(tensor):
         return True
     if not functorch.is_functorch_wrapped_tensor(tensor):
         return tensor.requires_grad and torch.is_grad_enabled() and _seen_by_a_run(tensor)

@@ -46,6 +46,11 @@ def cut(leaf: Any) -> Any:
     return forward_ad.make_dual(primal.detach(), tangent.detach())
 
 
+def has_tangent(tensor: torch.Tensor) -> bool:
+    """Whether forward mode is under way, and `tensor` moves in it."""
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+
+
 def nodes(outputs: Iterable[torch.Tensor]) -> Iterator[Any]:
     """The nodes of the graphs of `outputs`."""
     seen, stack = set(), [output.grad_fn for output in outputs if output.grad_fn is not None]

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from ._errors import NoDerivativeError
-from ._torch_graph import differentiable, functorch, functorch_active, leaf_variables
+from ._torch_graph import differentiable, functorch, functorch_active, has_tangent, leaf_variables
 from ._trees import leaves, tree_map
 
 Tree = Any
@@ -25,7 +26,7 @@ def hoist(f: Callable[..., Tree], *args: Tree) -> tuple[Callable[..., Tree], tup
     up in a later run only.
     """
     stand_ins = StandIns()
-    if not (torch.is_grad_enabled() or functorch_active()):
+    if not (torch.is_grad_enabled() or functorch_active() or forward_ad._current_level >= 0):
         return _alone(f, stand_ins), ()
     cut_off = tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, args)
     finder = _Find(_tensors(cut_off))
@@ -104,6 +105,7 @@ class _Swap(_Replace):
         self.met: list[torch.Tensor] = []
         self.inside = {id(tensor): tensor for tensor in own}
         self.functorch = functorch_active()
+        self.keeps = self.functorch or forward_ad._current_level >= 0
         if self.functorch:
             self.level = functorch.maybe_current_level()
         else:
@@ -126,7 +128,7 @@ class _Swap(_Replace):
     def note(self, result: Any) -> None:
         """Remember the tensors made in here, and keep them so that no other takes their identity."""
         if isinstance(result, torch.Tensor):
-            if self.functorch or (result.requires_grad and result.is_leaf):
+            if self.keeps or (result.requires_grad and result.is_leaf):
                 self.inside[id(result)] = result
         elif isinstance(result, (tuple, list)):
             for part in result:
@@ -138,6 +140,8 @@ class _Swap(_Replace):
             return False
         if functorch.is_batchedtensor(tensor):  # a loop must not meet it, whether it is being differentiated or not
             return functorch.maybe_get_level(tensor) <= self.level
+        if has_tangent(tensor):
+            return True
         if not torch.is_grad_enabled() or not differentiable(tensor):
             return False
         if self.functorch:

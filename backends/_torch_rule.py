@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 from ._errors import NoDerivativeError
-from ._torch_graph import cut, differentiable, functorch, functorch_active
+from ._torch_graph import cut, differentiable, functorch, functorch_active, has_tangent
 from ._torch_stacks import at_once, is_stacked
 from ._trees import flatten, leaves, matching, tree_map
 
@@ -77,10 +77,6 @@ class _Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _has_tangent(tensor: torch.Tensor) -> bool:
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
-
-
 class Call:
     """One call of a rule: the functions and the structure of its arguments and its value."""
 
@@ -101,7 +97,7 @@ class Call:
         modes = torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True)
         with modes[0], modes[1], watch if self.watched else nullcontext():
             flat = [flatten(self.function(*self.inputs.fill(x.detach() for x in tensors)))]
-            moving = any(v.requires_grad or _has_tangent(v) for v in _tensors(flat))
+            moving = any(v.requires_grad or has_tangent(v) for v in _tensors(flat))
         found = _tensors(flat)
         if moving or watch.met:
             raise NoDerivativeError(

@@ -86,8 +86,9 @@ def _at(function: Any, level: Level, outer: tuple[Tree, ...], y: Tree) -> Apply 
 
 
 def _recorded(backend: Backend, hessian: Any, level: Level, outer: tuple[Tree, ...], y: Tree) -> Apply:
-    """The form of a Riemannian Hessian, linear in u: what does not depend on u is computed once. It is symmetric, so its
-    transpose serves. One that autodiff cannot pass is called for every product.
+    """The form of a Riemannian Hessian, linear in u: what does not depend on u is computed once.
+
+    It is symmetric, so its transpose serves. One that autodiff cannot pass is called for every product.
     """
 
     def form(u: Tree) -> Tree:

@@ -13,7 +13,7 @@ from ._space import Space
 from .estimators import Estimator, FirstOrder, Implicit, Unrolled
 from .level import Argmin, FixedPoint, Level, Root
 from .solution import Solution, warn_unless_converged
-from .solvers import GradientDescent, Newton, Picard, Solver, TrustRegion
+from .solvers import Armijo, GradientDescent, Newton, Picard, Solver, TrustRegion
 
 Tree = Any
 
@@ -87,7 +87,9 @@ def default_solver(level: Level, estimator: Estimator) -> Solver:
         return Newton()
     if not isinstance(level, Argmin):
         raise TypeError(f"there is no default solver for {with_article(type(level).__name__)}; give one with solver=")
-    return GradientDescent() if isinstance(estimator, (FirstOrder, Unrolled)) else TrustRegion()
+    if isinstance(estimator, Unrolled):  # at the answer Barzilai and Borwein's lengths go by rounding
+        return GradientDescent(step=Armijo())
+    return GradientDescent() if isinstance(estimator, FirstOrder) else TrustRegion()
 
 
 def one_backend(*trees: Tree) -> Backend:

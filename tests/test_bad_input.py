@@ -350,8 +350,8 @@ def test_parts_of_levels_are_told_early():
     flat = nf.Euclidean(2)
     for make, name in ((nf.Argmin, "cost"), (nf.Root, "field"), (nf.FixedPoint, "map")):
         with pytest.raises(TypeError, match=f"{make.__name__}: manifold must be a manifold such as"):
-            make(lambda y: y @ y, 3)
+            make(lambda y: y @ y, 3)  # pyright: ignore
         with pytest.raises(TypeError, match="manifold must be a manifold"):
-            make(lambda y: y @ y, nf.Euclidean)
+            make(lambda y: y @ y, nf.Euclidean)  # pyright: ignore
         with pytest.raises(TypeError, match=f"{make.__name__}: {name} must be a function"):
-            make(1.0, flat)
+            make(1.0, flat)  # pyright: ignore

@@ -376,3 +376,21 @@ def test_kinds_of_settings():
         nf.LBFGS(search=nf.Armijo())  # pyright: ignore
     with pytest.raises(nf.ShapeError, match=r"a step of shape \(3,\) for a batch of problems of shape \(\)"):
         nf.solve(nf.Argmin(lambda y: y @ y, nf.Euclidean(2)), init=np.ones(2), solver=nf.GradientDescent(np.ones(3)))
+
+
+def test_every_kind_of_step_is_named():
+    with pytest.raises(TypeError, match=r"Armijo\(\), BarzilaiBorwein\(\), LanczosStep\(\) or an array"):
+        nf.GradientDescent(step=nf.Armijo)
+
+
+@pytest.mark.parametrize("solver", [nf.LBFGS(), nf.NonlinearCG(), nf.GradientDescent()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("size", [1.0, 1e-2])
+@pytest.mark.parametrize("offset", [1e-3, 1e-7, 1e-11])
+def test_a_warm_start_near_a_minimum_of_cost_zero(solver, size, offset):
+    """The scale of the cost is next to 0 there: steps within rounding of the point end the run, as converged."""
+    level = nf.Argmin(lambda x, y: np.sum((y - x) ** 2) / 2 + np.sum(y**4) / 4, nf.Euclidean(3))
+    x = size * np.arange(1.0, 4.0)
+    exact = nf.solve(level, x, init=x).value
+    found = nf.solve(level, x, init=exact + offset * size * np.array([1, -2, 0.5]), solver=solver)
+    assert bool(found.converged) and int(found.steps) < 60
+    np.testing.assert_allclose(found.value, exact, rtol=1e-9)

@@ -63,12 +63,12 @@ def quadratic(like):
 # -- exactness --------------------------------------------------------------------------------------------------
 
 UNROLLED = {
-    "plain": nf.Unrolled(80),
-    "truncated": nf.Unrolled(100, truncate=80),
-    "checkpointed": nf.Unrolled(80, checkpoint=True),
-    "segments": nf.Unrolled(80, checkpoint=25),
-    "forward": nf.Unrolled(80, forward=True),
-    "forward, truncated": nf.Unrolled(100, truncate=80, forward=True),
+    "plain": nf.Unrolled(110),
+    "truncated": nf.Unrolled(130, truncate=110),
+    "checkpointed": nf.Unrolled(110, checkpoint=True),
+    "segments": nf.Unrolled(110, checkpoint=25),
+    "forward": nf.Unrolled(110, forward=True),
+    "forward, truncated": nf.Unrolled(130, truncate=110, forward=True),
 }
 NEWTON = {"newton": nf.OneStep(linear=nf.CG()), "newton, dense": nf.OneStep(linear=nf.Dense())}
 FIRST = {"first": nf.FirstOrder(), "first, trust region": nf.FirstOrder()}
@@ -82,8 +82,7 @@ def test_on_the_synthetic_problem(backend, like64, name):
     w, m = problem.start(np.random.default_rng(0))
     exact = backend.to_numpy(problem.euclidean_gradient(w))
     solver = nf.TrustRegion() if name == "first, trust region" else None
-    # lengths that were searched for where rounding is all that is left contract less
-    bound = 1e-7 if name in FIRST or "truncated" in name else 1e-10
+    bound = 1e-7 if name in FIRST else 1e-10
     found = nf.hypergradient(problem.problem(), w, m, estimator=ALL[name], solver=solver, certify=False)
     manifold = problem.problem().manifold
     assert gap(backend, found.gradient, backend.to_numpy(manifold.sharp(w, problem.euclidean_gradient(w)))) < bound
@@ -132,6 +131,20 @@ def test_on_the_sphere(backend, like64, name):
         return namespace(found).sum(c * found)
 
     assert gap(backend, nf.grad(objective)(x), exact) < (1e-7 if name in FIRST else 1e-10)
+
+
+@numpy_only
+def test_steps_after_the_answer_do_no_harm(backend, like64):
+    """Default settings, from many starts: Barzilai and Borwein's lengths were off by up to 500 % there."""
+    problem = synthetic(like=like64, d=3, r=2, n=30)
+    w, m = problem.start(np.random.default_rng(0))
+    manifold = problem.problem().manifold
+    for seed in range(6):
+        w = manifold.retract(w, 1e-9 * manifold.random_tangent(np.random.default_rng(seed), w))
+        exact = manifold.sharp(w, problem.euclidean_gradient(w))
+        for estimator in (nf.Unrolled(150), nf.Unrolled(150, truncate=110)):
+            found = nf.hypergradient(problem.problem(), w, m, estimator=estimator, certify=False).gradient
+            assert gap(backend, found, exact) < 1e-9
 
 
 @numpy_only

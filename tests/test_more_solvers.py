@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import least_squares
 
 import nestfold as nf
+from nestfold.hypergrad._space import Space
 
 NUMPY = nf.get_backend("numpy")
 
@@ -62,7 +63,7 @@ def test_anderson_beats_picard_in_evaluations():
     for solver in (nf.Picard(), nf.Anderson(), nf.Anderson(memory=10), nf.Anderson(damping=0.7)):
         function = Counted(lambda x, y: a @ y + x)
         level = nf.FixedPoint(function, nf.Euclidean(20))
-        found = solver.solve(NUMPY, level, (b,), 0 * b, nf.hypergrad._space.Space(NUMPY))
+        found = solver.solve(NUMPY, level, (b,), 0 * b, Space(NUMPY))
         assert bool(found.converged)
         assert np.linalg.norm(found.value - np.linalg.solve(np.eye(20) - a, b)) < 1e-9
         calls[solver] = function.calls
@@ -471,7 +472,7 @@ def test_gauss_newton_does_not_depend_on_units(unit):
 
 def test_least_squares_refuses():
     with pytest.raises(TypeError, match="residuals must be a function"):
-        nf.LeastSquares(3, nf.Euclidean(2))
+        nf.LeastSquares(3, nf.Euclidean(2))  # pyright: ignore
     with pytest.raises(ValueError, match="batch_ndim"):
         nf.LeastSquares(decay, nf.Euclidean(2), batch_ndim=-1)
     with pytest.raises(nf.DTypeError, match="float"):
@@ -489,4 +490,4 @@ def test_settings_of_gauss_newton(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         nf.GaussNewton(**settings)
     with pytest.raises(TypeError, match="linear"):
-        nf.GaussNewton(linear=3)
+        nf.GaussNewton(linear=3)  # pyright: ignore

@@ -286,7 +286,7 @@ def total(a):
     return nf.namespace(a).sum(a)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "array_api_strict", "torch"], indirect=True)
+@pytest.mark.parametrize("backend", ["numpy", "torch"], indirect=True)
 def test_captured_by_the_innermost_of_composed_solves(backend, like64):
     """Its rule runs after the functions around it have returned, what stands in for s there included."""
     s, x, u, zeros = (

@@ -10,7 +10,7 @@ import nestfold as nf
 from nestfold.hypergrad.problems import smallest_eigenvector, synthetic, tanh_fixed_point
 
 torch = pytest.importorskip("torch")
-F = torch.func
+F, ad = torch.func, torch.autograd.forward_ad
 double = torch.float64
 STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
 
@@ -595,3 +595,29 @@ def test_vmap_of_linear_solve(how):
     }
     for mapped in maps.values():
         close(mapped(solved), mapped(exact))
+
+
+def test_forward_mode_by_what_is_captured():
+    """`torch.autograd.forward_ad` by a tensor that a level, or a level within its function, closes over."""
+    space, zeros, b = nf.Euclidean(2), torch.zeros(2, dtype=double), torch.tensor([1.0, -2.0], dtype=double)
+    x, u = torch.tensor([1.0, 0.5], dtype=double), torch.tensor([0.3, -0.7], dtype=double)
+
+    def argmin(x):
+        return nf.solve(nf.Argmin(lambda y: ((y - x) ** 2 + y**4).sum(), space), init=zeros).value.sum()
+
+    def composed(x):
+        def inner(y):
+            return nf.solve(nf.Argmin(lambda y, z: ((z - y) ** 2 * x + z**4).sum(), space), y, init=zeros).value
+
+        cost = nf.Argmin(lambda y: (inner(y) ** 2 + (y - b) ** 2).sum(), space)
+        return (b * nf.solve(cost, init=zeros).value).sum()
+
+    def system(x):
+        return (b * nf.linear_solve(lambda p, v: v * x + v.sum(), b, b).value).sum()
+
+    for f in (argmin, composed, system):
+        with ad.dual_level():
+            found = ad.unpack_dual(f(ad.make_dual(x, u))).tangent
+            product = ad.unpack_dual(nf.grad(f)(ad.make_dual(x, u))).tangent
+        close(found, sum(c * f(x + i * 1e-3 * u) for i, c in STENCIL) / 1e-3)
+        close(product, sum(c * nf.grad(f)(x + i * 1e-3 * u) for i, c in STENCIL) / 1e-3, 1e-8)

@@ -92,7 +92,7 @@ def test_full_batches_on_every_backend(backend, like64):
         np.testing.assert_allclose(
             backend.to_numpy(getattr(found, name)), getattr(expected, name), rtol=1e-10, atol=1e-12
         )
-    assert int(found.adjoint.steps) == 3 and bool(found.adjoint.converged) and found.certificate is None
+    assert int(found.adjoint.steps) == 3 and bool(found.adjoint.converged) and found.certificate is None  # pyright: ignore
 
 
 @pytest.mark.parametrize("linear", [None, nf.CG(), nf.Dense(), nf.Neumann(terms=5, step=0.1)], ids=str)
@@ -100,8 +100,8 @@ def test_one_batch_each_is_implicit(linear):
     found = stochastic(COSTS.problem(), FULL, FULL, FULL, FULL, linear=linear)
     expected = nf.hypergradient(COSTS.whole(), X, START, estimator=nf.Implicit(linear), certify=False)
     np.testing.assert_allclose(found.gradient, expected.gradient, rtol=1e-14)
-    np.testing.assert_allclose(found.adjoint.value, expected.adjoint.value, rtol=1e-14)
-    assert int(found.adjoint.steps) == int(expected.adjoint.steps)
+    np.testing.assert_allclose(found.adjoint.value, expected.adjoint.value, rtol=1e-14)  # pyright: ignore
+    assert int(found.adjoint.steps) == int(expected.adjoint.steps)  # pyright: ignore
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_unbiased_in_the_metric():
     linear = nf.Implicit(nf.Neumann(terms=3, step=step))
     expected = nf.hypergradient(whole, x, y, solver=Here(), estimator=linear, certify=False)
     np.testing.assert_allclose(np.mean([d.gradient for d in found], axis=0), expected.gradient, rtol=1e-12)
-    v = found[5].adjoint.value
+    v = found[5].adjoint.value  # pyright: ignore
     assert bool(manifold.is_tangent(y, v)) and np.abs(v).max() > 0
 
 
@@ -273,7 +273,7 @@ def test_decreasing_steps():
     for k, i in enumerate(order):
         product = nf.hvp(lambda y, i=i: COSTS.lower(X, y, batch=ONE[i]), (y,), (v,))
         v = v + 0.7 / (3 + k) * (b - product)
-    np.testing.assert_allclose(found.adjoint.value, v, rtol=1e-12)
+    np.testing.assert_allclose(found.adjoint.value, v, rtol=1e-12)  # pyright: ignore
 
 
 # -- jit, batches of problems, refusals --------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_new_batches_need_no_new_program(backend, like64):
     costs = Quadratic(backend, like64)
     problem, linear = costs.problem(), nf.ProductNeumann(0.1)
     x, y0 = (backend.asarray(a, like=like64) for a in (X, START))
-    calls, lower = [], problem.lower.cost
+    calls, lower = [], problem.lower.cost  # pyright: ignore
 
     def counted(x, y, *, batch):
         calls.append(1)
@@ -317,24 +317,24 @@ def test_several_lower_problems():
     problem = nf.Bilevel(upper, nf.Euclidean(1), nf.Argmin(lower, nf.Euclidean(n)))
     x, y0, linear = np.array([[0.5], [-2.0]]), np.zeros((2, n)), nf.DecreasingSteps(0.5, 2.0)
     batches = ([ONE[0], FULL], [ONE[1], ONE[2]], [ONE[0], ONE[1]], None)
-    together = stochastic(problem, *batches, x=x, y0=y0, linear=linear, solver=nf.GradientDescent(0.1))
+    together = stochastic(problem, *batches, x=x, y0=y0, linear=linear, solver=nf.GradientDescent(0.1))  # pyright: ignore
     for i in range(2):
         alone = stochastic(problem, *batches, x=x[i], y0=y0[i], linear=linear, solver=nf.GradientDescent(0.1))
         np.testing.assert_allclose(together.gradient[i], alone.gradient, rtol=1e-12)
-    assert together.adjoint.steps.tolist() == [2, 2]
+    assert together.adjoint.steps.tolist() == [2, 2]  # pyright: ignore
 
 
 def test_a_series_that_diverges_says_so():
     linear = nf.ProductNeumann(1e200)
     with pytest.warns(nf.ConvergenceWarning, match="not finite"), np.errstate(all="ignore"):
         found = stochastic(COSTS.problem(), FULL, [FULL] * 3, FULL, FULL, linear=linear)
-    assert not bool(found.adjoint.converged)
+    assert not bool(found.adjoint.converged)  # pyright: ignore
 
 
 def test_refusals():
     problem, good = COSTS.problem(), nf.Batches(FULL, FULL, FULL, FULL)
     with pytest.raises(TypeError, match="batches must be Batches"):
-        nf.hypergradient(problem, X, START, batches=(FULL, FULL, FULL, FULL))
+        nf.hypergradient(problem, X, START, batches=(FULL, FULL, FULL, FULL))  # pyright: ignore
     with pytest.raises(TypeError, match="batches must be Batches"):
         nf.hypergradient(problem, X, START, estimator=nf.StochasticImplicit())
     with pytest.raises(TypeError, match="must be a StochasticImplicit"):
@@ -354,7 +354,7 @@ def test_refusals():
     with pytest.raises(nf.NoDerivativeError):
         nf.grad(lambda x: nf.hypergradient(problem, x, START, batches=good).value)(X)
     with pytest.raises(TypeError, match="linear must be a"):
-        nf.StochasticImplicit(0.1)
+        nf.StochasticImplicit(0.1)  # pyright: ignore
 
 
 @pytest.mark.parametrize(

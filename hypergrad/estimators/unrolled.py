@@ -26,8 +26,9 @@ class Unrolled(Estimator):
 
     The solver must have steps to unroll: `GradientDescent` (step lengths found by a search are constants) or `Picard`.
     With a contraction factor q the derivative's error after t steps is O(t qᵗ) (Grazzi et al. 2020, theorem 2.1).
-    Where the steps start at the answer (warm starts) or go on after it, lengths that are searched for go by rounding,
-    and contract by chance: give `GradientDescent` a fixed `step` there.
+    Where the steps start at the answer (warm starts) or go on after it, lengths that are searched for go by rounding:
+    those of `BarzilaiBorwein` then contract by chance, or not at all, so that `GradientDescent(step=Armijo())` is the
+    default with this estimator; a fixed `step` is surest.
 
     steps : how many are taken, and differentiated. The memory of a derivative grows in proportion.
     truncate : differentiate the last so many steps only; those before run as constants, and what they arrive at is a

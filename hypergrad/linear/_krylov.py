@@ -21,9 +21,9 @@ class Krylov(LinearSolver):
     """A Krylov method that is restarted on what it leaves.
 
     Stops where ‖b - A v‖ ≤ max(tol ‖b‖, atol). `tol=None` is 10 eps of the dtype, or what rounding and `max_steps` let
-    it reach if that is below eps^(3/4), or below √eps where it shrinks no more; no tolerance but 0 is taken below
-    10 eps. `tol=0`: `max_steps` steps, unless the residual shrinks no more. The residual that is returned is computed
-    from the answer: one product more.
+    it reach if that is below eps^(3/4), or below √eps where it shrinks no more; no tolerance is taken below 10 eps.
+    `tol=0` asks for `max_steps` steps, as far as they make sense, and warns of nothing. The returned residual is
+    computed from the answer: one product more.
     """
 
     tol: float | None = None

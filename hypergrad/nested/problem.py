@@ -24,7 +24,7 @@ class Bilevel:
     `TypeError` for arguments of another kind.
     """
 
-    upper: Callable[[Any, Any], Array]
+    upper: Callable[..., Array]
     manifold: Manifold
     lower: Level
 

@@ -45,10 +45,10 @@ class Unrollable(Solver):
 
 
 def require_argmin(solver: Solver, level: Level) -> Argmin:
-    """The level, if it is a minimisation. Raises `TypeError` otherwise."""
+    """The level, if it is a minimization. Raises `TypeError` otherwise."""
     if not isinstance(level, Argmin):
         raise TypeError(
-            f"{type(solver).__name__} minimises a cost; a {type(level).__name__} needs Picard(), Newton() or "
+            f"{type(solver).__name__} minimizes a cost; a {type(level).__name__} needs Picard(), Newton() or "
             "External(...)"
         )
     return level

@@ -7,10 +7,10 @@ from typing import Any
 
 from ...backends import Backend
 from ...manifolds import Manifold
-from .._space import Space
+from .._space import Space, epsilon
 from ..level import Argmin
 from ..solution import Solution, is_finite
-from ._base import cost_scale, default_tolerance, first_leaf
+from ._base import cost_scale, default_tolerance, first_leaf, point_norm
 from ._measured import Measured, choose, measure
 from .steps import quietly
 
@@ -30,12 +30,17 @@ def descend(
     max_steps: int,
     begin: Callable[[Measured], Tree],
     advance: Advance,
+    *,
+    searched: bool,
 ) -> Solution:
     """Repeat `advance` from `init` until ‖grad‖ ≤ tol · scale (see `cost_scale`), or until no problem can go on.
 
-    Points of finished problems are kept; `advance` keeps what it wants of their memory.
+    Where lengths are `searched` for they are about 1/h: three steps in a row within rounding of the point say that it
+    is exact to rounding, even if the cost, and with it the scale, is next to 0. Points of finished problems are kept;
+    `advance` keeps what it wants of their memory.
     """
-    xp, tol = backend.xp, default_tolerance(first_leaf(init), tol)
+    xp, tol, eps = backend.xp, default_tolerance(first_leaf(init), tol), epsilon(first_leaf(init))
+    patience = 3 if searched else max_steps + 1
     with quietly():
         start = measure(backend, level, outer, space, init)
 
@@ -47,17 +52,24 @@ def descend(
             return xp.logical_not(space.all(state[-1]))
 
         def step(state: Any) -> Any:
-            at, memory, k, done = state
+            at, memory, k, still, done = state
             new, memory, good, over = advance(at, memory, done)
             taken = xp.logical_and(good, ~done)
+            size = point_norm(space, at.point)
+            length = point_norm(space, space.subtract(new.point, at.point))
+            still = xp.where(done, still, xp.where(length <= 10 * eps * size, still + 1, 0 * still))
             finished = xp.logical_or(xp.logical_and(taken, within(new)), over)
+            finished = xp.logical_or(finished, still >= patience)
             at = choose(space, taken, new, at)
-            return at, memory, k + xp.astype(taken, k.dtype), xp.logical_or(done, finished)
+            return at, memory, k + xp.astype(taken, k.dtype), still, xp.logical_or(done, finished)
 
         stop = xp.logical_or(within(start), ~xp.isfinite(start.slope))
-        state = (start, begin(start), space.counts(start.slope), stop)
-        at, _, k, _ = backend.while_loop(running, step, state, max_steps=max_steps)
-        return Solution(at.point, at.norm, k, within(at))
+        none = space.counts(start.slope)
+        state = (start, begin(start), none, none, stop)
+        at, _, k, still, _ = backend.while_loop(running, step, state, max_steps=max_steps)
+        # not of a cost without minimum, far out: its gradient has not shrunk
+        settled = xp.logical_and(still >= patience, xp.logical_or(at.norm <= 0.5 * start.norm, k <= patience))
+        return Solution(at.point, at.norm, k, xp.logical_or(within(at), settled))
 
 
 def is_good(space: Space, new: Measured) -> Array:

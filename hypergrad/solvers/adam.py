@@ -73,7 +73,7 @@ class Adam(Unrollable):
             first = carry(level.manifold, space, at.point, new, good, moments.first)
             return new, moments._replace(first=first), good, ~good
 
-        return descend(backend, level, outer, init, space, self.tol, self.max_steps, begin, advance)
+        return descend(backend, level, outer, init, space, self.tol, self.max_steps, begin, advance, searched=False)
 
     def begin(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Any:
         """See `Unrollable`: the start, the point and the moments."""

@@ -36,8 +36,8 @@ Tree = Any
 class GradientDescent(Unrollable):
     """y ← R_y(-t grad), t a fixed `step`, or by `Armijo()`, `BarzilaiBorwein()` (default) or `LanczosStep()`.
 
-    Each trial of a search costs one gradient. That of `BarzilaiBorwein` is not monotone: it compares with a mean of the
-    costs so far, which Zhang & Hager 2004 choose (η = 0.99).
+    Each trial of a search costs one gradient. That of `BarzilaiBorwein` is not monotone, but where it is unrolled: it
+    compares with a mean of the costs so far (Zhang & Hager 2004, η = 0.99).
 
     A fixed step may have `momentum` μ (heavy ball, Polyak 1964): v ← μ T v - t grad, y ← R_y(v), with v carried to each
     new tangent space by `transport`. Both numbers may be arrays of the framework, of batch shape or of no axes, and
@@ -81,7 +81,8 @@ class GradientDescent(Unrollable):
             v = carry(level.manifold, space, at.point, new, good, v) if self._has_momentum else ()
             return new, v, good, ~good
 
-        return descend(backend, level, outer, init, space, self.tol, self.max_steps, begin, advance)
+        searched = not is_fixed(self.step)
+        return descend(backend, level, outer, init, space, self.tol, self.max_steps, begin, advance, searched=searched)
 
     def begin(self, backend: Backend, level: Level, outer: tuple[Tree, ...], init: Tree, space: Space) -> Any:
         """See `Unrollable`: the start, the point, and what the steps carry."""
@@ -101,6 +102,8 @@ class GradientDescent(Unrollable):
                 return start, moved, manifold.transport(y, moved, v) if self._has_momentum else ()
             fixed, memory = backend.stop_gradient((outer, memory))
             at = measure(backend, level, fixed, space, backend.stop_gradient(y))
+            if isinstance(memory, _Trial):  # steps that ascend contract less, and so does what is differentiated
+                memory = memory._replace(reference=at.value)
             t, _, memory, _ = self._searched(backend, level, fixed, space, at, memory, space.flags(False, at.slope))
             t, memory = backend.stop_gradient((t, memory))  # they may depend on arrays that the cost captured
             return start, manifold.retract(y, space.scale(-t, u)), memory

@@ -80,7 +80,7 @@ class LBFGS(Solver):
             )
             return new, _Memory(s, y, ~met, memory.first), found, xp.logical_and(~met, memory.empty)
 
-        return descend(backend, level, outer, init, space, self.tol, self.max_steps, begin, advance)
+        return descend(backend, level, outer, init, space, self.tol, self.max_steps, begin, advance, searched=True)
 
     def _direction(self, backend: Backend, manifold: Any, space: Space, at: Measured, memory: _Memory) -> Tree:
         """-H grad by two loops over the pairs (Nocedal & Wright 2006, alg. 7.4).

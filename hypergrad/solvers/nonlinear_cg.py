@@ -89,4 +89,4 @@ class NonlinearCG(Solver):
             over = xp.logical_and(~met, last.steepest)
             return new, _Direction(p, slope, length, trial_t, plain, last.first), found, over
 
-        return descend(backend, level, outer, init, space, self.tol, self.max_steps, begin, advance)
+        return descend(backend, level, outer, init, space, self.tol, self.max_steps, begin, advance, searched=True)

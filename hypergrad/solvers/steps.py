@@ -68,7 +68,8 @@ def require_step_rule(owner: Any, name: str, *, arrays: bool = False) -> None:
     if isinstance(rule, (Armijo, BarzilaiBorwein)) or (arrays and _is_array(rule)):
         return
     if isinstance(rule, bool) or not isinstance(rule, Real):
-        raise TypeError(f"{type(owner).__name__}: {name} must be a number, Armijo() or BarzilaiBorwein(), not {rule!r}")
+        rules = "Armijo(), BarzilaiBorwein(), LanczosStep() or an array" if arrays else "Armijo() or BarzilaiBorwein()"
+        raise TypeError(f"{type(owner).__name__}: {name} must be a number, {rules}, not {rule!r}")
     require_number(owner, name, above=0)
 
 

@@ -29,8 +29,8 @@ class TrustRegion(Solver):
     Converged where ‖grad‖ ≤ tol · scale (see `cost_scale`: the size of the cost), or after a Newton step of length
     ≤ tol in the metric; `tol=None` is eps^(3/4) of the dtype, and no tolerance is taken below 10 eps. `radius` is the
     first trust radius in the metric, by default half the root of the number of coordinates. The ratio of actual to
-    predicted decrease is regularised by 10³ eps |cost|, so that rounding does not reject the last steps. Absil, Baker &
-    Gallivan 2007; regularisation as in Conn, Gould & Toint 2000, §17.4.2.
+    predicted decrease is regularized by 10³ eps |cost|, so that rounding does not reject the last steps. Absil, Baker &
+    Gallivan 2007; regularization as in Conn, Gould & Toint 2000, §17.4.2.
     """
 
     tol: float | None = None
