@@ -71,6 +71,10 @@ class Floats:
         """The larger of two numbers; NaN if one is NaN."""
         return a if a > b or a != a else b
 
+    def is_finite(self, number: float) -> bool:
+        """Whether a number is finite."""
+        return math.isfinite(number)
+
     def hypot(self, a: float, b: float) -> float:
         """√(a² + b²)."""
         return math.hypot(a, b)

@@ -102,6 +102,10 @@ class Space:
         """The larger of two numbers."""
         return self.backend.xp.maximum(a, b)
 
+    def is_finite(self, number: Array) -> Array:
+        """Whether a number is finite."""
+        return self.backend.xp.isfinite(number)
+
     def hypot(self, a: Array, b: Array) -> Array:
         """√(a² + b²)."""
         return self.backend.xp.hypot(a, b)

@@ -358,3 +358,16 @@ def test_steps_beyond_convergence_do_no_harm(linear):
             found = nf.hypergradient(made, point, start, estimator=estimator, certify=False)
             error = found.covector - made.manifold.project(point, exact)
             assert np.abs(error).max() < 1e-12
+
+
+@pytest.mark.parametrize("linear", [nf.CG(), nf.Neumann()], ids=["cg", "neumann"])
+def test_no_false_answers(linear, rng):
+    """An infinite right-hand side is not solved; a guess that is far off is not kept."""
+    matrix, b = positive(rng, 6, 5.0), rng.standard_normal(6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's own too
+        found = solved(linear, matrix, np.where(np.arange(6) == 2, np.inf, b))
+    assert not bool(found.converged)
+    found = solved(linear, matrix, b, guess=1e8 * b)
+    assert bool(found.converged)
+    assert np.linalg.norm(matrix @ found.value - b) <= 1e-13 * np.linalg.norm(b)

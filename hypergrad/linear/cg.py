@@ -11,6 +11,7 @@ from .._settings import require_count, require_number
 from .._space import resolved_tolerance
 from ..solution import Solution
 from ._base import LinearSolver, System
+from ._relative import helpful
 
 Tree = Any
 
@@ -50,14 +51,14 @@ class CG(LinearSolver):
         """See `LinearSolver`."""
         whole, apply, raise_ = system.space, system.apply, system.raise_
         xp, space, lift = whole.backend.xp, quick_numbers(whole, b), system.precondition or system.raise_
-        r = b if guess is None else space.subtract(b, apply(guess))
+        start, r = (None, b) if guess is None else helpful(system, b, guess)
         # all is measured in units of the first residual: its square may be 0
         unit = space.unit(r)
         r = space.divide(r, unit)
         p = lift(r)
         rho = space.dot(r, p)
         size = scale = rho if lift is raise_ else space.dot(r, raise_(r))
-        if guess is not None:
+        if start is not None:
             own = space.unit(b)
             right = space.divide(b, own)
             scale = space.dot(right, raise_(right)) * (own / unit) ** 2
@@ -89,6 +90,6 @@ class CG(LinearSolver):
 
         state = (whole.zeros(b), r, p, space.counts(rho), rho, space.constant(0.0, rho), size)
         v, _, _, k, _, least, size = whole.backend.while_loop(running, step, state, max_steps=self.max_steps)
-        v = space.scale(unit, v) if guess is None else space.axpy(unit, v, guess)
-        good = (least >= 0) & (size <= limit)
+        v = space.scale(unit, v) if start is None else space.axpy(unit, v, start)
+        good = (least >= 0) & (size <= limit) & space.is_finite(unit * space.root(size))
         return Solution(v, *to_arrays(whole, leaves(b)[0], space.root(size) * unit, k, good))

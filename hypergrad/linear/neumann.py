@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...backends._trees import leaves
+from .._floats import from_arrays, quick_numbers, to_arrays
 from .._settings import require_count, require_number
 from .._space import epsilon, resolved_tolerance
-from ..solution import Solution, is_finite
+from ..solution import Solution
 from ._base import LinearSolver, System
 from ._lanczos import extreme_eigenvalues
-from ._relative import covector_norm, direction_and_norm, relative
+from ._relative import relative
 
 Tree = Any
 
@@ -53,46 +54,48 @@ class Neumann(LinearSolver):
 
     def solve(self, system: System, b: Tree, guess: Tree | None = None) -> Solution:
         """See `LinearSolver`."""
-        space, xp = system.space, system.space.backend.xp
-        scaled = relative(system, b, guess)
-        b = scaled.b
-        size = covector_norm(system, b, system.raise_(b))
+        whole, apply, raise_ = system.space, system.apply, system.raise_
+        space, scaled = quick_numbers(whole, b), relative(system, b, guess)
+        b, lift = scaled.b, system.precondition
+        size = space.root(space.dot(b, raise_(b)))
         goal = resolved_tolerance(leaves(b)[0], self.tol) * size
-        enough = epsilon(size) ** 0.75 * size if self.tol is None else goal
+        enough = epsilon(leaves(b)[0]) ** 0.75 * size if self.tol is None else goal
         estimated = self.step is None and system.self_adjoint
 
+        def measured(r: Tree) -> tuple[Tree, Any]:
+            """The preconditioned residual, and the norm of r in the metric."""
+            raised = raise_(r)
+            return raised if lift is None else lift(r), space.root(space.dot(r, raised))
+
         def running(state: Any) -> Any:
-            return xp.logical_not(space.all(state[-1]))
+            return space.any(state[-1])
 
         def step(state: Any) -> Any:
-            v, z, gamma, energy, k, norm, done = state
+            v, z, gamma, energy, k, norm, going = state
             moved = space.axpy(gamma, z, v)
-            left = space.subtract(b, system.apply(moved))
-            onward, new = direction_and_norm(system, left)
-            finite = xp.logical_and(is_finite(space, moved), xp.isfinite(new))
-            at_floor = xp.logical_and(norm <= enough, new >= norm)
-            taken = xp.logical_and(finite, ~xp.logical_or(done, at_floor))
+            left = space.subtract(b, apply(moved))
+            onward, new = measured(left)
+            at_floor = (norm <= enough) & (new >= norm)
+            taken = going & space.is_finite(new) & space.negated(at_floor)
             if estimated:
                 # r · M r grows only if γ h > 2 for some h: one that the Lanczos run has not seen
                 now = space.dot(left, onward)
-                gamma = xp.where(xp.logical_and(taken, now > energy), 0.9 * gamma, gamma)
-                energy = xp.where(taken, now, energy)
-            v, z = space.where(taken, moved, v), space.where(taken, onward, z)
-            norm = xp.where(taken, new, norm)
-            done = xp.logical_or(xp.logical_or(done, ~taken), norm <= goal)
-            return v, z, gamma, energy, k + xp.astype(taken, k.dtype), norm, done
+                gamma = space.select(taken & (now > energy), 0.9 * gamma, gamma)
+                energy = space.select(taken, now, energy)
+            v, z, norm = space.where(taken, moved, v), space.where(taken, onward, z), space.select(taken, new, norm)
+            return v, z, gamma, energy, space.tally(k, taken), norm, taken & (norm > goal)
 
-        z, norm = direction_and_norm(system, scaled.r)
-        gamma, energy = self._step(system, b, size), space.dot(scaled.r, z)
-        done = xp.logical_or(norm <= goal, ~xp.isfinite(norm))
-        state = (scaled.start, z, gamma, energy, space.counts(size), norm, done)
+        z, norm = measured(scaled.r)
+        (gamma,) = from_arrays(space, self._step(system, b))
+        going = (norm > goal) & space.is_finite(norm)
+        state = (scaled.start, z, gamma, space.dot(scaled.r, z), space.counts(norm), norm, going)
         terms = 5000 if self.terms is None else self.terms
-        v, _, _, _, k, norm, _ = space.backend.while_loop(running, step, state, max_steps=terms)
-        return scaled.solution(space, v, norm, k, norm <= enough)
+        v, _, _, _, k, norm, _ = whole.backend.while_loop(running, step, state, max_steps=terms)
+        return scaled.solution(whole, v, *to_arrays(whole, leaves(b)[0], norm, k, norm <= enough))
 
-    def _step(self, system: System, b: Tree, size: Any) -> Any:
-        xp = system.space.backend.xp
+    def _step(self, system: System, b: Tree) -> Any:
+        space, xp, like = system.space, system.space.backend.xp, system.space.zero(leaves(b)[0])
         if self.step is not None or not system.self_adjoint:
-            return xp.full_like(size, 1.0 if self.step is None else self.step)
+            return space.full(1.0 if self.step is None else self.step, like)
         low, high = extreme_eigenvalues(system, b)
-        return system.space.ratio(xp.full_like(size, 2.0), xp.maximum(low, xp.zeros_like(low)) + high)
+        return space.ratio(xp.full_like(high, 2.0), xp.maximum(low, xp.zeros_like(low)) + high)
