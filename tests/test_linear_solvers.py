@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import nestfold as nf
+from nestfold.hypergrad._space import Space
+from nestfold.hypergrad._system import tangent_system
 from nestfold.hypergrad.problems import smallest_eigenvector, synthetic
 
 EVERY = {"cg": nf.CG(), "neumann": nf.Neumann(), "dense": nf.Dense()}
@@ -364,10 +366,12 @@ def test_steps_beyond_convergence_do_no_harm(linear):
 def test_no_false_answers(linear, rng):
     """An infinite right-hand side is not solved; a guess that is far off is not kept."""
     matrix, b = positive(rng, 6, 5.0), rng.standard_normal(6)
+    backend = nf.get_backend("numpy")
+    level = nf.Argmin(lambda y: y @ matrix @ y / 2, nf.Euclidean(6))
+    system = tangent_system(backend, level, (), 0 * b, Space(backend))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy's own too
-        found = solved(linear, matrix, np.where(np.arange(6) == 2, np.inf, b))
-    assert not bool(found.converged)
-    found = solved(linear, matrix, b, guess=1e8 * b)
+        warnings.simplefilter("ignore")  # NumPy's own
+        assert not bool(linear.solve(system, np.where(np.arange(6) == 2, np.inf, b)).converged)
+    found = linear.solve(system, b, 1e8 * b)
     assert bool(found.converged)
     assert np.linalg.norm(matrix @ found.value - b) <= 1e-13 * np.linalg.norm(b)
