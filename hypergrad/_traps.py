@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import Backend, IndependentSolutionWarning
+from ..backends import Backend, ConvergenceWarning, IndependentSolutionWarning
 from ..backends._trees import leaves
 from ._space import epsilon
-from .level import Level
-from .solution import outside
+from .level import Argmin, Level
+from .solution import Solution, outside
 
 Tree = Any
 
@@ -43,6 +43,29 @@ def warn_if_independent(
             "an initialization or an optimizer, tie the answer to it by a proximal term, Proximal(level, weight), or "
             "differentiate a number of steps, estimator=Unrolled(...)",
             IndependentSolutionWarning,
+            stacklevel=outside(),
+        )
+
+
+def warn_if_constant(backend: Backend, level: Level, outer: tuple[Tree, ...], found: Solution) -> None:
+    """Warn where the cost of a level does not depend on its own variable: then every start is an answer.
+
+    Looked at only where the gradient at the start is exactly 0 for every problem. Nothing under `jax.jit`.
+    """
+    if not isinstance(level, Argmin) or backend.compiles or not backend.is_eager(found.steps, found.residual):
+        return
+    if backend.to_numpy(found.steps).any() or backend.to_numpy(found.residual).any():
+        return
+    outer, y = backend.stop_gradient((outer, found.value))
+    with backend.constants():
+        w = level.manifold.random_tangent(np.random.default_rng(0), y)
+        image = backend.stop_gradient(level.operator(backend, outer, y)[0](w))
+    if _size(backend, w) and not _size(backend, image):
+        warnings.warn(
+            "the cost does not depend on the level's own variable, its last argument: gradient and Hessian are exactly "
+            "0 at the start, which is returned as the answer. Is the variable used, and not cut off (detach, "
+            "stop_gradient, float)?",
+            ConvergenceWarning,
             stacklevel=outside(),
         )
 

@@ -14,7 +14,7 @@ from ._adjoint import linearized
 from ._checks import check_cost
 from ._known import check_known
 from ._space import Space
-from ._traps import warn_if_independent
+from ._traps import warn_if_constant, warn_if_independent
 from ._warn_about import warn_about
 from .certificate import Certificate, Effort, Parts, certificate_of
 from .estimators import Batches, Estimator, FirstOrder, Implicit, StochasticImplicit
@@ -144,6 +144,7 @@ def hypergradient(
             implicit = _require_adaptive(backend, estimator, certify, tol, (x, y0))
             result = adaptive(backend, evaluate, problem.lower, solver, implicit, y0, adjoint, tol)
     check_known(backend, problem.lower, (x,), result.lower.value)
+    warn_if_constant(backend, problem.lower, (x,), result.lower)
     if backend.compiles and result.adjoint is not None:  # elsewhere the estimator itself sees values
         answer = result.lower.value, result.adjoint.value, result.covector
         warn_if_independent(backend, lambda _: problem.lower, ((), (x,)), *answer)

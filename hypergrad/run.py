@@ -64,7 +64,7 @@ def run(
     progress: bool = False,
     callback: Callable[[Record, State], bool | None] | None = None,
 ) -> Result:
-    """Minimise a `Bilevel` problem from `x0`, with the lower level first solved from `y0`.
+    """Minimize a `Bilevel` problem from `x0`, with the lower level first solved from `y0`.
 
     Of a `Nested` problem `y0` and the result's `y` are tuples, from the outermost lower level inward, and the solver
     and estimator of the method are for all lower levels.

@@ -50,11 +50,15 @@ def warn_unless_converged(
         )
     else:
         why = cause() if cause is not None else None
+    taken = int(steps.max())
     advice = (
         "give it more steps, a better start or a looser tolerance, or check that the problem has an isolated solution"
+        if taken
+        else "no step was taken: look at the start, at what was asked for (max_steps, tol), or at the answer of a "
+        "solver of your own"
     )
     warnings.warn(
-        f"{what}: {missed} stopped after {int(steps.max())} steps short of the tolerance, at a residual of "
+        f"{what}: {missed} stopped after {taken} steps short of the tolerance, at a residual of "
         f"{worst:.3g}; see Solution.converged. {_sentence(why or advice)}",
         ConvergenceWarning,
         stacklevel=outside(),
@@ -68,12 +72,13 @@ def _sentence(text: str) -> str:
 def outside() -> int:
     """The `stacklevel`, seen from the caller, of the first frame that is not in this package.
 
-    Nor in PyTorch's wrapper around what must not be compiled, which lies between `solve` and its caller.
+    Nor in PyTorch or JAX, which lie between a function of ours and its caller: around what must not be compiled, and in
+    backward passes.
     """
     package, frame, level = __name__.partition(".")[0], sys._getframe(1), 1
     while frame.f_back is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] != package and module != "torch._dynamo.eval_frame":
+        if module.partition(".")[0] not in (package, "torch", "jax"):
             break
         frame, level = frame.f_back, level + 1
     return level

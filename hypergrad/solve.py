@@ -10,6 +10,7 @@ from ..backends._trees import leaves
 from ._causes import cause_of
 from ._settings import with_article
 from ._space import Space
+from ._traps import warn_if_constant
 from .estimators import Estimator, FirstOrder, Implicit, Unrolled
 from .level import Argmin, FixedPoint, Level, Root
 from .solution import Solution, warn_unless_converged
@@ -54,6 +55,7 @@ def _solve(
     found = estimator.solution(backend, level, solver, outer, init, space)
     if not isinstance(estimator, Unrolled):
         what = f"{type(solver).__name__} on the {type(level).__name__} level"
+        warn_if_constant(backend, level, outer, found)
         warn_unless_converged(backend, found, what, lambda: cause_of(backend, level, outer, found.value, space))
     return found
 

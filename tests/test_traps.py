@@ -323,3 +323,19 @@ def test_the_cause_of_a_failed_linear_solve_is_named(backend):
     with pytest.warns(nf.ConvergenceWarning, match="linear solve of a derivative.*eigenvalue -1 .*saddle") as caught:
         nf.grad(lambda h: nf.solve(level, h, init=init, solver=solver).value[0])(h)
     assert len(caught) == 1
+
+
+@on("numpy", "torch")
+def test_a_cost_that_ignores_its_variable_is_told(backend):
+    """Every start is an answer of it; one that is flat at the start alone, or starts at its minimum, is not told."""
+    flat, x = nf.Euclidean(3), backend.asarray(np.ones(3))
+
+    def cut(x, y):
+        return nf.namespace(x).sum((backend.stop_gradient(y) - x) ** 2)
+
+    with pytest.warns(nf.ConvergenceWarning, match="does not depend on the level's own variable"):
+        nf.solve(nf.Argmin(cut, flat), x, init=0 * x)
+    with pytest.warns(nf.ConvergenceWarning, match="does not depend on the level's own variable"):
+        nf.hypergradient(nf.Bilevel(lambda x, y: y @ y + x @ x, flat, nf.Argmin(cut, flat)), x, 0 * x, certify=False)
+    fine = nf.solve(nf.Argmin(lambda x, y: nf.namespace(x).sum((y - x) ** 2), flat), x, init=x)
+    assert bool(fine.converged) and int(fine.steps) == 0

@@ -17,7 +17,7 @@ Array = Any
 
 @dataclass(frozen=True, eq=False)
 class Stackelberg:
-    """Firm k minimises f_k(q₁, …, qₙ) = -q_k (a - b Σ_j q_j) + c_k q_k + ½ d_k q_k², knowing q₁ … q_{k-1}.
+    """Firm k minimizes f_k(q₁, …, qₙ) = -q_k (a - b Σ_j q_j) + c_k q_k + ½ d_k q_k², knowing q₁ … q_{k-1}.
 
     a - b Σ q is the price, c_k and d_k are firm k's marginal cost and its slope (money per unit of output, and per unit
     squared). a, b : (); c, d : (n,). Equal costs and d = 0: q_k = (a - c) / (b 2ᵏ). Sato, Tanaka & Takeda 2021.
