@@ -270,7 +270,7 @@ def test_a_point_off_the_manifold_is_refused(backend, like64, name, rng):
     x = manifold.random_point(rng, (3,), like=like64)
     wrong = tree_map(lambda a: a - 1.5, x)
     assert not backend.to_numpy(manifold.contains(wrong)).any()
-    with pytest.raises(NotOnManifoldError, match=r"3 of 3 points off by .*random_point"):
+    with pytest.raises(NotOnManifoldError, match=r"3 of 3 points are off by .*random_point"):
         manifold.check_point(wrong, "x0")
 
 

@@ -121,7 +121,7 @@ def test_numbers_of_numpy_are_numbers():
 
 
 def test_a_form_folded_into_matrix_products_is_the_form(monkeypatch):
-    """On NumPy the Hessian on SPD is folded; torch keeps its graph. Both give the same steps and products."""
+    """On NumPy the Hessian on SPD is folded; torch keeps its graph. Both give the same steps, and products but for rounding."""
     problem = synthetic(like=np.zeros(()), d=8, r=3, n=16, seed=2)
     w, m = problem.start(np.random.default_rng(1))
     folded = nf.hypergradient(problem.problem(), w, m)
@@ -136,7 +136,8 @@ def test_a_form_folded_into_matrix_products_is_the_form(monkeypatch):
     unfolded = nf.hypergradient(problem.problem(), w, m)
     assert calls and all(apply is not None for apply in calls)
     assert folded.adjoint is not None and unfolded.adjoint is not None
-    assert folded.lower.steps == unfolded.lower.steps and folded.adjoint.steps == unfolded.adjoint.steps
+    assert folded.lower.steps == unfolded.lower.steps
+    assert abs(int(folded.adjoint.steps) - int(unfolded.adjoint.steps)) <= 2  # down to 10 eps: rounding decides
     np.testing.assert_allclose(folded.gradient, unfolded.gradient, rtol=1e-10, atol=1e-12)
 
 
