@@ -47,14 +47,19 @@ def warn_if_independent(
         )
 
 
-def warn_if_constant(backend: Backend, level: Level, outer: tuple[Tree, ...], found: Solution) -> None:
+def warn_if_constant(
+    backend: Backend, level: Level, outer: tuple[Tree, ...], found: Solution, adjoint: Solution | None = None
+) -> None:
     """Warn where the cost of a level does not depend on its own variable: then every start is an answer.
 
-    Looked at only where the gradient at the start is exactly 0 for every problem. Nothing under `jax.jit`.
+    Looked at only where the gradient at the start is exactly 0 for every problem, and the adjoint, if there is one
+    already, is too. Nothing under `jax.jit`.
     """
     if not isinstance(level, Argmin) or backend.compiles or not backend.is_eager(found.steps, found.residual):
         return
     if backend.to_numpy(found.steps).any() or backend.to_numpy(found.residual).any():
+        return
+    if adjoint is not None and _size(backend, adjoint.value):
         return
     outer, y = backend.stop_gradient((outer, found.value))
     with backend.constants():

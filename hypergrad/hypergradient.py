@@ -144,7 +144,7 @@ def hypergradient(
             implicit = _require_adaptive(backend, estimator, certify, tol, (x, y0))
             result = adaptive(backend, evaluate, problem.lower, solver, implicit, y0, adjoint, tol)
     check_known(backend, problem.lower, (x,), result.lower.value)
-    warn_if_constant(backend, problem.lower, (x,), result.lower)
+    warn_if_constant(backend, problem.lower, (x,), result.lower, result.adjoint)
     if backend.compiles and result.adjoint is not None:  # elsewhere the estimator itself sees values
         answer = result.lower.value, result.adjoint.value, result.covector
         warn_if_independent(backend, lambda _: problem.lower, ((), (x,)), *answer)
