@@ -1,8 +1,9 @@
 """Time per hypergradient: nestfold, code derived by hand, and other libraries, each in its own framework.
 
 At the exact lower answer: one adjoint solve with exactly k products with the Hessian, by conjugate gradients ("cg") or
-by the fixed-point series with the best step ("series"), then the cross term; nestfold stops before k at rounding. A code
-that does k products gives the same error as the others that do; the error, against the exact hypergradient, is printed.
+by the fixed-point series with the best step ("series"), then the cross term; nestfold stops before k at rounding. A
+code that does k products gives the same error as the others that do; the error, against the exact hypergradient, is
+printed.
 
 logistic  : 500x100 is logistic regression on 500 rows with one penalty for each of 100 features (Grazzi et al. 2020).
             Each code is given the two costs in plain code of its framework.
