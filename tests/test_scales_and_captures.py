@@ -121,7 +121,7 @@ def test_numbers_of_numpy_are_numbers():
 
 
 def test_a_form_folded_into_matrix_products_is_the_form(monkeypatch):
-    """On NumPy the Hessian on SPD is folded; torch keeps its graph. Both give the same steps, and products but for rounding."""
+    """On NumPy the Hessian on SPD is folded; torch keeps its graph. The steps are the same, the products nearly so."""
     problem = synthetic(like=np.zeros(()), d=8, r=3, n=16, seed=2)
     w, m = problem.start(np.random.default_rng(1))
     folded = nf.hypergradient(problem.problem(), w, m)
