@@ -63,34 +63,9 @@ def gradient_error(backend, problem, estimator, solver=None):
     return relative(backend, found.gradient, exact)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "torch", "array_api_strict"], indirect=True)
 @pytest.mark.parametrize("problem, estimator", list(cases()))
 def test_exact_estimators(backend, like64, problem, estimator):
     assert gradient_error(backend, PROBLEMS[problem](like64), EXACT[estimator]) <= 1e-10
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax"], indirect=True)
-@pytest.mark.parametrize("problem, estimator", list(cases()))
-def test_exact_estimators_compiled(backend, like64, problem, estimator):
-    assert gradient_error(backend, PROBLEMS[problem](like64), EXACT[estimator]) <= 1e-10
-
-
-@pytest.mark.parametrize("backend", ["jax"], indirect=True)
-def test_exact_estimators_compiled_together(backend, like64):
-    """One program for three of them: compiling is what takes the time."""
-    import jax
-
-    problem = smallest_eigenvector(like=like64)
-    x, y = problem.start(np.random.default_rng(0))
-    made, chosen = problem.problem(), ("default", "minres", "newton step")
-
-    @jax.jit
-    def gradients(x, y):
-        return [nf.hypergradient(made, x, y, estimator=EXACT[name], certify=False).gradient for name in chosen]
-
-    for name, found in zip(chosen, gradients(x, y), strict=True):
-        assert relative(backend, found, problem.euclidean_gradient(x)) <= 1e-10, name
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"], indirect=True)
