@@ -17,14 +17,8 @@ Tree = Any
 
 
 @dataclass(frozen=True)
-class Krylov(LinearSolver):
-    """A Krylov method that is restarted on what it leaves.
-
-    Stops where ‖b - A v‖ ≤ max(tol ‖b‖, atol). `tol=None` is 10 eps of the dtype, or what rounding and `max_steps` let
-    it reach if that is below eps^(3/4), or below √eps where it shrinks no more; no tolerance is taken below 10 eps.
-    `tol=0` asks for `max_steps` steps, as far as they make sense, and warns of nothing. The returned residual is
-    computed from the answer: one product more.
-    """
+class WithTolerance(LinearSolver):
+    """The three settings of Krylov methods: stop where ‖b - A v‖ ≤ max(tol ‖b‖, atol), or after `max_steps` steps."""
 
     tol: float | None = None
     max_steps: int = 500
@@ -40,6 +34,17 @@ class Krylov(LinearSolver):
     def has_tolerance(self) -> bool:
         """Unless `tol=0`: then `max_steps` steps were asked for."""
         return self.tol != 0
+
+
+@dataclass(frozen=True)
+class Krylov(WithTolerance):
+    """A Krylov method that is restarted on what it leaves.
+
+    Stops where ‖b - A v‖ ≤ max(tol ‖b‖, atol). `tol=None` is 10 eps of the dtype, or what rounding and `max_steps` let
+    it reach if that is below eps^(3/4), or below √eps where it shrinks no more; no tolerance is taken below 10 eps.
+    `tol=0` asks for `max_steps` steps, as far as they make sense, and warns of nothing. The returned residual is
+    computed from the answer: one product more.
+    """
 
     @final
     def solve(self, system: System, b: Tree, guess: Tree | None = None) -> Solution:

@@ -7,17 +7,17 @@ from typing import Any
 
 from ...backends._trees import leaves
 from .._floats import quick_numbers, to_arrays
-from .._settings import require_count, require_number
 from .._space import resolved_tolerance
 from ..solution import Solution
-from ._base import LinearSolver, System
+from ._base import System
+from ._krylov import WithTolerance
 from ._relative import helpful
 
 Tree = Any
 
 
 @dataclass(frozen=True)
-class CG(LinearSolver):
+class CG(WithTolerance):
     """Conjugate gradients on the Hessian form, preconditioned with `sharp`: this is CG in the metric.
 
     Where the system brings a preconditioner, it takes the place of `sharp` in the recurrence.
@@ -28,24 +28,10 @@ class CG(LinearSolver):
     Error after k steps ≤ 2 ((√κ - 1)/(√κ + 1))ᵏ in the energy norm. Hestenes & Stiefel 1952; Saad 2003, alg. 9.1.
     """
 
-    tol: float | None = None
-    max_steps: int = 500
-    atol: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_number(self, "tol", least=0)
-        require_number(self, "atol", least=0)
-        require_count(self, "max_steps", least=0)
-
     @property
     def needs_self_adjoint(self) -> bool:
         """True."""
         return True
-
-    @property
-    def has_tolerance(self) -> bool:
-        """Unless `tol=0`: then `max_steps` steps were asked for."""
-        return self.tol != 0
 
     def solve(self, system: System, b: Tree, guess: Tree | None = None) -> Solution:
         """See `LinearSolver`."""
